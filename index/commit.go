@@ -1,0 +1,226 @@
+package index
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/cockroachdb/pebble/v2"
+)
+
+// Commit makes the frozen overlay, if there is one, and the savepoint durable,
+// in one batch: both or neither survive a crash. sp.Position must be the last
+// position the frozen overlay holds, or without one that of the last savepoint.
+// When it returns nil the batch is fsynced and the frozen overlay is let go;
+// views that are open keep it. After an error of the store no Commit succeeds
+// any more, and Options.OnError has been called.
+func (x *Index) Commit(sp Savepoint) error {
+	x.mu.RLock()
+	gen, frozen, closed := x.gen, x.frozen, x.closed
+	x.mu.RUnlock()
+	if closed {
+		return ErrClosed
+	}
+	if err := x.store.failure(); err != nil {
+		return fmt.Errorf("commit savepoint %d: %w", sp.Position, err)
+	}
+	through := gen.base
+	if frozen != nil {
+		through = frozen.through()
+	}
+	if sp.Position != through {
+		return fmt.Errorf("commit savepoint %d: the events to commit end at %d", sp.Position, through)
+	}
+	if err := x.write(gen, frozen, &sp); err != nil {
+		return fmt.Errorf("commit savepoint %d: %w", sp.Position, err)
+	}
+	next := x.store.newGeneration(sp.Position)
+	x.mu.Lock()
+	x.gen, x.frozen = next, nil
+	x.mu.Unlock()
+	x.counts.commits.Add(1)
+	if err := gen.release(); err != nil {
+		x.store.fail(err)
+		return fmt.Errorf("commit savepoint %d: %w", sp.Position, err)
+	}
+	return nil
+}
+
+// write builds the batch and makes it durable.
+func (x *Index) write(gen *generation, frozen *overlay, sp *Savepoint) error {
+	c := committer{index: x, gen: gen, batch: x.store.db.NewBatch()}
+	if frozen != nil {
+		if err := c.overlay(frozen); err != nil {
+			return errors.Join(err, c.batch.Close())
+		}
+	}
+	c.value = sp.encode(c.value[:0])
+	if err := c.set([]byte{prefixSavepoint}, c.value); err != nil {
+		return errors.Join(err, c.batch.Close())
+	}
+	x.counts.commitBytes.Add(uint64(c.batch.Len()))
+	return x.store.guard(func() error {
+		// Its contents may live on in Pebble: it is closed only if all went well.
+		if err := c.batch.Commit(pebble.Sync); err != nil {
+			return err
+		}
+		if err := x.store.failure(); err != nil {
+			return err // Fatalf in a Pebble that goes on after it
+		}
+		return c.batch.Close()
+	})
+}
+
+// committer turns an overlay into a batch.
+type committer struct {
+	index *Index
+	gen   *generation
+	batch *pebble.Batch
+	heads *pebble.Iterator
+
+	postings, block []uint64 // scratch, as are the next two
+	key, value      []byte
+}
+
+// overlay writes terms in the order of their keys, so that the heads are read
+// in that order too.
+func (c *committer) overlay(o *overlay) (err error) {
+	c.heads, err = c.gen.snap.NewIter(&pebble.IterOptions{UseL6Filters: true})
+	if err != nil {
+		return fmt.Errorf("read heads: %w", err)
+	}
+	defer func() { err = errors.Join(err, c.heads.Close()) }()
+	for _, term := range slices.Sorted(maps.Keys(o.terms)) {
+		if err := c.term(o.base, o.terms[term]); err != nil {
+			return fmt.Errorf("term %q: %w", term, err)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(o.ids)) {
+		c.key = append(c.key[:0], key...)
+		c.value = appendID(c.value[:0], o.base+uint64(o.ids[key]))
+		if err := c.set(c.key, c.value); err != nil {
+			return err
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(o.extra)) {
+		c.key = extraKey(c.key[:0], []byte(key))
+		if err := c.set(c.key, o.extra[key]); err != nil {
+			return err
+		}
+	}
+	c.index.counts.terms.Add(uint64(len(o.terms)))
+	return nil
+}
+
+// term appends a term's new postings to its tail, and spills the tail to blocks
+// if it has grown too long.
+func (c *committer) term(base uint64, ent *entry) error {
+	isStream := kind(ent.term[0]) == kindStream
+	var h head
+	if !isStream || ent.base > 0 { // a stream that began in this overlay can't be in the store
+		var err error
+		if h, err = c.readHead(ent.term); err != nil {
+			return err
+		}
+	}
+	if isStream && h.count != ent.base {
+		return &CorruptError{Key: headKey(nil, []byte(ent.term)), Reason: "the stream has " +
+			strconv.FormatUint(h.count, 10) + " events, and the next one is version " + strconv.FormatUint(ent.base+1, 10)}
+	}
+	c.postings = append(c.postings[:0], h.tail...)
+	c.postings = append(c.postings, base+uint64(ent.first))
+	for _, off := range ent.rest {
+		c.postings = append(c.postings, base+uint64(off))
+	}
+	if h.count == 0 {
+		h.first = c.postings[0]
+	}
+	h.count += 1 + uint64(len(ent.rest))
+	h.tail = c.postings
+	for uint64(len(h.tail)) >= c.index.limits.spill {
+		if err := c.spill(&h, ent.term); err != nil {
+			return err
+		}
+	}
+	c.key = append(append(c.key[:0], prefixHead), ent.term...)
+	c.value = h.encode(c.value[:0])
+	return c.set(c.key, c.value)
+}
+
+func (c *committer) readHead(term string) (head, error) {
+	c.key = append(append(c.key[:0], prefixHead), term...)
+	if !c.heads.SeekPrefixGE(c.key) {
+		return head{}, c.heads.Error()
+	}
+	value, err := c.heads.ValueAndErr()
+	if err != nil {
+		return head{}, err
+	}
+	return decodeHead(c.key, value, c.block)
+}
+
+// spill moves postings from the front of the tail to the last block until that
+// is full, or to a new one if it is.
+func (c *committer) spill(h *head, term string) error {
+	full := c.index.limits.block
+	merged := h.block.count > 0 && h.block.count < full
+	block := c.block[:0]
+	if merged {
+		c.key = blockKey(c.key[:0], []byte(term), h.block.first)
+		value, ok, err := c.gen.get(c.key, nil)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return &CorruptError{Key: slices.Clone(c.key), Reason: "the last block is missing"}
+		}
+		var read blockHead
+		if read, block, err = decodeBlock(c.key, value, block); err != nil {
+			return err
+		}
+		if read != h.block {
+			return &CorruptError{Key: slices.Clone(c.key), Reason: "the last block is not what its head says"}
+		}
+		c.index.counts.merged.Add(1)
+	} else {
+		h.block = blockHead{ordinal: h.block.ordinal + h.block.count, first: h.tail[0]}
+		c.key = blockKey(c.key[:0], []byte(term), h.block.first)
+	}
+	n := min(uint64(len(h.tail)), full-uint64(len(block)))
+	block = append(block, h.tail[:n]...)
+	h.tail = h.tail[n:]
+	h.block.count, h.block.last = uint64(len(block)), block[len(block)-1]
+	c.block = block
+	c.index.counts.blocks.Add(1)
+	c.value = appendBlock(c.value[:0], h.block.ordinal, block)
+	return c.set(c.key, c.value)
+}
+
+func (c *committer) set(key, value []byte) error {
+	if err := c.batch.Set(key, value, nil); err != nil {
+		return fmt.Errorf("batch: %w", err)
+	}
+	return nil
+}
+
+// Checkpoint writes a copy of the store as of the last Commit to dir, which
+// must not exist: tables are hard links. It is fsynced when Checkpoint returns
+// nil. No Commit may run meanwhile.
+func (x *Index) Checkpoint(dir string) error {
+	x.mu.RLock()
+	closed := x.closed
+	x.mu.RUnlock()
+	if closed {
+		return ErrClosed
+	}
+	err := x.store.failure()
+	if err == nil {
+		err = x.store.guard(func() error { return x.store.db.Checkpoint(dir, pebble.WithFlushedWAL()) })
+	}
+	if err != nil {
+		return fmt.Errorf("checkpoint index to %s: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,279 @@
+package index
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"cairn/event"
+)
+
+// script is a fixed run of appends and commits, and what must be there after
+// each of them.
+type script struct {
+	rounds [][]event.Event
+	all    *model
+	extras []map[string]string // by number of commits
+}
+
+const (
+	scriptRounds = 10
+	perRound     = 30
+)
+
+func newScript(seed uint64) *script {
+	rng := rand.New(rand.NewPCG(seed, 2))
+	s := &script{all: newModel(), extras: []map[string]string{{}}}
+	for r := range scriptRounds {
+		for range perRound {
+			s.all.add(rng)
+		}
+		s.rounds = append(s.rounds, s.all.events[r*perRound:])
+		extra := maps.Clone(s.extras[r])
+		extra["same"] = fmt.Sprint(r)
+		extra[fmt.Sprintf("root-%d", r)] = fmt.Sprint(r)
+		s.extras = append(s.extras, extra)
+	}
+	return s
+}
+
+func (s *script) savepoint(commits int) Savepoint {
+	if commits == 0 {
+		return Savepoint{}
+	}
+	return Savepoint{Index: uint64(10 * commits), Position: uint64(perRound * commits), Extra: fmt.Append(nil, "extra ", commits)}
+}
+
+// run plays the script, until the end or the first error: half-way it closes
+// the index and opens it again. It tells before and after each Commit which of
+// them are certain and which may be there.
+func (s *script) run(o Options, committed func(certain, possible int)) (x *Index, err error) {
+	if x, _, err = open(o, smallLimits); err != nil {
+		return nil, err
+	}
+	for r := range scriptRounds {
+		if r == scriptRounds/2 {
+			if err := x.Close(); err != nil {
+				return x, err
+			}
+			if x, _, err = open(o, smallLimits); err != nil {
+				return nil, err
+			}
+		}
+		x.AddAll(s.rounds[r][:perRound])
+		for key, value := range s.extras[r+1] {
+			if s.extras[r][key] != value {
+				x.Put([]byte(key), []byte(value))
+			}
+		}
+		x.Freeze()
+		committed(r, r+1)
+		if err := x.Commit(s.savepoint(r + 1)); err != nil {
+			return x, err
+		}
+		committed(r+1, r+1)
+	}
+	return x, nil
+}
+
+// verify opens what a crash left and checks that it is exactly the state of one
+// savepoint, which it returns.
+func (s *script) verify(t *testing.T, fs vfs.FS, certain, possible int, what string) {
+	t.Helper()
+	x, sp, err := open(Options{FS: fs, Dir: "gen/state", CacheBytes: 1 << 20}, smallLimits)
+	if err != nil {
+		t.Fatalf("%s: open: %v", what, err)
+	}
+	defer func() {
+		if err := x.Close(); err != nil {
+			t.Errorf("%s: close: %v", what, err)
+		}
+	}()
+	commits := int(sp.Index / 10)
+	want := s.savepoint(commits)
+	if sp.Position != want.Position || string(sp.Extra) != string(want.Extra) {
+		t.Fatalf("%s: opened %v, want %v", what, sp, want)
+	}
+	if commits < certain || commits > possible {
+		t.Fatalf("%s: opened commit %d, want %d to %d", what, commits, certain, possible)
+	}
+	m := newModel()
+	m.events = s.all.events[:sp.Position]
+	v := x.View(sp.Position)
+	defer v.Close()
+	m.checkEverything(t, v)
+	for key, value := range s.extras[scriptRounds] {
+		if want := s.extras[commits][key]; want != value {
+			value = want
+		}
+		if got, err := v.Get([]byte(key)); err != nil || string(got) != value {
+			t.Fatalf("%s: Get(%q) = %q, %v, want %q", what, key, got, err, value)
+		}
+	}
+}
+
+// checkEverything compares all terms, streams and ids.
+func (m *model) checkEverything(t *testing.T, v *View) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(1, 1))
+	at := v.Position()
+	got, err := v.Streams("", "", 1000)
+	if want := m.streams("", "", 1000, at); err != nil || fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Fatalf("Streams = %v, %v, want %v", got, err, want)
+	}
+	for _, name := range streamWords {
+		compare(t, v.Stream(name, 0, false), m.stream(name, at), false, rng, name)
+	}
+	for k, words := range map[kind][]string{kindCategory: streamWords, kindType: typeWords, kindTag: tagWords,
+		kindCorrelation: idWords, kindCausation: idWords, kindCompensates: idWords, kindSystem: {""}} {
+		for _, word := range words {
+			if word == "" && k != kindTag && k != kindSystem {
+				continue
+			}
+			p := plan{v: v}
+			compare(t, p.iter(p.term(k, word).source, 0), m.where(at, func(e *event.Event) bool { return hasTerm(e, k, word) }),
+				false, rng, fmt.Sprintf("kind %d, %q", k, word))
+		}
+	}
+	for i := range m.events {
+		e := &m.events[i]
+		p, ok, err := v.Lookup(e.ID, e.Stream)
+		if want, found := m.lookup(e.ID, e.Stream, at); err != nil || ok != found || p != want {
+			t.Fatalf("Lookup(%q, %q) = %d, %t, %v", e.ID, e.Stream, p, ok, err)
+		}
+	}
+}
+
+func hasTerm(e *event.Event, k kind, text string) bool {
+	system := event.IsSystem(e.Stream)
+	switch k {
+	case kindCategory:
+		return event.Category(e.Stream) == text
+	case kindType:
+		return !system && e.Type == text
+	case kindTag:
+		for _, tag := range e.Tags {
+			if !system && tag == text {
+				return true
+			}
+		}
+		return false
+	case kindCorrelation:
+		return e.CorrelationID == text
+	case kindCausation:
+		return e.CausationID == text
+	case kindCompensates:
+		return e.Compensates == text
+	default:
+		return system
+	}
+}
+
+// crash is what the disk may hold after a power failure.
+type crash struct {
+	fs                *vfs.MemFS
+	certain, possible int
+	what              string
+}
+
+func TestCommit_CrashAfterEveryOperation(t *testing.T) {
+	const seed = 7
+	s := newScript(seed)
+	var mu sync.Mutex // Pebble writes from several goroutines
+	var crashes []crash
+	var certain, possible, ops int
+	mem := vfs.NewCrashableMem()
+	fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsRead {
+			return nil
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		ops++
+		for _, percent := range []int{0, 10, 50, 100} {
+			crashes = append(crashes, crash{
+				fs: mem.CrashClone(vfs.CrashCloneCfg{
+					UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(uint64(int64(ops*1000+percent)), 3))}),
+				certain: certain, possible: possible,
+				what: fmt.Sprintf("seed %d: %d%% of unsynced kept before operation %d (%d on %s)", seed, percent, ops, op.Kind, op.Path),
+			})
+		}
+		return nil
+	}))
+	x, err := s.run(Options{FS: fs, Dir: "gen/state", CacheBytes: 1 << 20},
+		func(c, p int) { mu.Lock(); defer mu.Unlock(); certain, possible = c, p })
+	if err != nil {
+		t.Fatal(err)
+	}
+	stats := x.Stats()
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range crashes {
+		s.verify(t, c.fs, c.certain, c.possible, c.what)
+	}
+	t.Logf("%d operations, %d crashes, %d blocks written, %d merged", ops, len(crashes), stats.BlocksWritten, stats.BlocksMerged)
+	if ops < 2*scriptRounds || stats.BlocksWritten == 0 || stats.BlocksMerged == 0 {
+		t.Errorf("%d operations, %+v: too few to mean anything", ops, stats)
+	}
+}
+
+func TestCommit_EveryOperationFailsOnce(t *testing.T) {
+	s := newScript(8)
+	failures, refused := 0, 0
+	for n := int64(0); ; n++ {
+		var left atomic.Int64
+		var failed atomic.Pointer[errorfs.Op]
+		left.Store(n)
+		inject := errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if left.Add(-1) != -1 {
+				return nil
+			}
+			failed.Store(&op)
+			return errorfs.ErrInjected
+		})
+		mem := vfs.NewCrashableMem()
+		var told []error
+		var mu sync.Mutex
+		certain, possible := 0, 0
+		x, err := s.run(Options{FS: errorfs.Wrap(mem, inject), Dir: "gen/state", CacheBytes: 1 << 20,
+			OnError: func(err error) { mu.Lock(); defer mu.Unlock(); told = append(told, err) }},
+			func(c, p int) { certain, possible = c, p })
+		mu.Lock()
+		if len(told) > 2 { // by two indexes, one after the other
+			t.Fatalf("operation %d: told of %d errors: %v", n, len(told), told)
+		}
+		if err != nil && len(told) == 0 && !errors.Is(err, errorfs.ErrInjected) {
+			t.Fatalf("operation %d: an error without a cause: %v", n, err)
+		}
+		if err == nil && x.store.failed.Load() != nil && x.Commit(s.savepoint(scriptRounds)) == nil {
+			t.Fatalf("operation %d: a commit succeeded after %v", n, told)
+		}
+		mu.Unlock()
+		if err != nil {
+			refused++
+		}
+		for _, percent := range []int{0, 10, 50, 100} {
+			after := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(uint64(n), 3))})
+			s.verify(t, after, certain, possible, fmt.Sprintf("operation %d failed (%+v): %v, %d%% kept", n, failed.Load(), err, percent))
+		}
+		if x != nil {
+			_ = x.Close()
+		}
+		if left.Load() >= 0 { // not reached: the script has fewer operations
+			break
+		}
+		failures++
+	}
+	t.Logf("%d operations failed, %d times the script ended", failures, refused)
+	if failures < 20 || refused == 0 {
+		t.Errorf("%d operations failed, %d times the script ended: too few to mean anything", failures, refused)
+	}
+}

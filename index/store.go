@@ -1,0 +1,261 @@
+package index
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+)
+
+// formatMajorVersion pins the form of Pebble's own files: it is raised by a
+// cluster version and by nothing else, for an older binary cannot open a newer
+// one. V6 is the first with a checksum in a table's footer; it has WAL sync
+// chunks, which tell a damaged log from a torn tail.
+const formatMajorVersion = pebble.FormatTableFormatV6
+
+const (
+	defaultCacheBytes = 64 << 20
+	// stopWrites × limits.memTable may wait to be flushed before Commit waits.
+	stopWrites = 4
+	blockBytes = 8 << 10
+	openFiles  = 500
+	syncBytes  = 512 << 10 // written back in such pieces, so that the last fsync is short
+	filterBits = 10
+)
+
+// store is the Pebble database and what is known of its health.
+type store struct {
+	db     *pebble.DB
+	logger *slog.Logger
+	// onError is called once, by fail.
+	onError func(error)
+	failed  atomic.Pointer[error]
+	stalls  atomic.Uint64
+	// flushed gets a token when Pebble has new tables, so that iterators kept
+	// for reuse don't hold on to the old ones (generation.dropIdle). epoch
+	// counts these.
+	flushed chan struct{}
+	epoch   atomic.Uint64
+}
+
+// fail records the first failure: nothing may be reported as durable from then
+// on. It may be called with locks of Pebble's held.
+func (s *store) fail(err error) {
+	if s.failed.CompareAndSwap(nil, &err) {
+		s.logger.Error("index failed", "error", err)
+		if s.onError != nil {
+			s.onError(err)
+		}
+	}
+}
+
+func (s *store) failure() error {
+	if p := s.failed.Load(); p != nil {
+		return fmt.Errorf("index failed: %w", *p)
+	}
+	return nil
+}
+
+// open opens or creates the database.
+func (s *store) open(opts *Options, memTable uint64) error {
+	cacheBytes := opts.CacheBytes
+	if cacheBytes == 0 {
+		cacheBytes = defaultCacheBytes
+	}
+	cache := pebble.NewCache(cacheBytes)
+	defer cache.Unref()
+	o := &pebble.Options{
+		FS:                          markerFS{opts.FS},
+		Cache:                       cache,
+		FormatMajorVersion:          formatMajorVersion,
+		MemTableSize:                memTable,
+		MemTableStopWritesThreshold: stopWrites,
+		MaxOpenFiles:                openFiles,
+		BytesPerSync:                syncBytes,
+		WALBytesPerSync:             syncBytes,
+		Logger:                      pebbleLogger{s},
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) {
+				if !errors.Is(err, pebble.ErrCancelledCompaction) {
+					s.fail(fmt.Errorf("pebble: background: %w", err))
+				}
+			},
+			DataCorruption:  func(info pebble.DataCorruptionInfo) { s.fail(fmt.Errorf("pebble: %s", info)) },
+			FlushEnd:        func(pebble.FlushInfo) { s.noteFlushed() },
+			CompactionEnd:   func(pebble.CompactionInfo) { s.noteFlushed() },
+			WriteStallBegin: func(pebble.WriteStallBeginInfo) { s.stalls.Add(1) },
+		},
+	}
+	for i := range o.Levels {
+		o.Levels[i].BlockSize = blockBytes
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(filterBits)
+		o.Levels[i].FilterType = pebble.TableFilter
+	}
+	return s.guard(func() (err error) {
+		s.db, err = pebble.Open(opts.Dir, o)
+		return err
+	})
+}
+
+func (s *store) noteFlushed() {
+	s.epoch.Add(1)
+	select {
+	case s.flushed <- struct{}{}:
+	default:
+	}
+}
+
+// guard runs a call into Pebble that writes, in a goroutine that it joins. At
+// an error of its WAL or MANIFEST Pebble panics or calls Logger.Fatalf and
+// expects the process to be gone; were it to go on, it could delete what the
+// MANIFEST doesn't cover. pebbleLogger ends the goroutine instead, whichever it
+// is, and guard turns both into an error.
+func (s *store) guard(call func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		returned := false
+		var err error
+		defer func() {
+			if !returned {
+				if r := recover(); r != nil {
+					s.fail(fmt.Errorf("pebble: panic: %v", r))
+				}
+				err = s.failure()
+			}
+			done <- err
+		}()
+		err = call()
+		returned = true
+	}()
+	err := <-done
+	if err == nil {
+		err = s.failure()
+	}
+	return err
+}
+
+// pebbleLogger is Pebble's way to say what goes on, and to end the process.
+type pebbleLogger struct{ s *store }
+
+func (l pebbleLogger) Infof(string, ...any) {}
+
+func (l pebbleLogger) Errorf(format string, args ...any) {
+	l.s.logger.Warn("pebble", "message", fmt.Sprintf(format, args...))
+}
+
+// Fatalf must not return: see guard.
+func (l pebbleLogger) Fatalf(format string, args ...any) {
+	l.s.fail(fmt.Errorf(format, args...))
+	runtime.Goexit()
+}
+
+// generation is the store as of one commit, and who reads it. Views count
+// themselves in; the index holds one count while it is the current one.
+type generation struct {
+	store *store
+	snap  *pebble.Snapshot
+	base  uint64 // the savepoint's position: it holds the events up to it
+	refs  atomic.Int64
+
+	mu   sync.Mutex
+	idle []idleIter // kept for the next look-up
+}
+
+// idleIter is an iterator that no one uses.
+type idleIter struct {
+	it    *pebble.Iterator
+	epoch uint64 // of the store, when it was made
+}
+
+const maxIdle = 8
+
+func (s *store) newGeneration(base uint64) *generation {
+	g := &generation{store: s, snap: s.db.NewSnapshot(), base: base}
+	g.refs.Store(1)
+	return g
+}
+
+func (g *generation) release() error {
+	if g.refs.Add(-1) > 0 {
+		return nil
+	}
+	err := g.dropIdle()
+	if g.store.failure() != nil {
+		return err // Pebble may have stopped with its locks held
+	}
+	return errors.Join(err, g.snap.Close())
+}
+
+// get returns the value of a key, appended to dst[:0]. It reads the filters of
+// the last level too, which pebble's own Get does not: most look-ups are for
+// streams and ids that are new.
+func (g *generation) get(key, dst []byte) (value []byte, ok bool, err error) {
+	it, epoch, err := g.borrow()
+	if err != nil {
+		return dst[:0], false, fmt.Errorf("index: read: %w", err)
+	}
+	value = dst[:0]
+	if it.SeekPrefixGE(key) {
+		var v []byte
+		v, err = it.ValueAndErr()
+		value, ok = append(value, v...), true
+	}
+	if err = errors.Join(err, it.Error()); err != nil {
+		return dst[:0], false, fmt.Errorf("index: read: %w", errors.Join(err, it.Close()))
+	}
+	return value, ok, g.putBack(it, epoch)
+}
+
+func (g *generation) borrow() (*pebble.Iterator, uint64, error) {
+	epoch := g.store.epoch.Load()
+	g.mu.Lock()
+	if n := len(g.idle); n > 0 && g.idle[n-1].epoch == epoch {
+		it := g.idle[n-1].it
+		g.idle = g.idle[:n-1]
+		g.mu.Unlock()
+		return it, epoch, nil
+	}
+	g.mu.Unlock()
+	it, err := g.snap.NewIter(&pebble.IterOptions{UseL6Filters: true})
+	return it, epoch, err
+}
+
+func (g *generation) putBack(it *pebble.Iterator, epoch uint64) error {
+	g.mu.Lock()
+	if len(g.idle) < maxIdle && epoch == g.store.epoch.Load() {
+		g.idle = append(g.idle, idleIter{it, epoch})
+		it = nil
+	}
+	g.mu.Unlock()
+	if it == nil {
+		return nil
+	}
+	return it.Close()
+}
+
+// dropIdle closes the iterators that no one uses.
+func (g *generation) dropIdle() error {
+	g.mu.Lock()
+	idle := g.idle
+	g.idle = nil
+	g.mu.Unlock()
+	var err error
+	for _, i := range idle {
+		err = errors.Join(err, i.it.Close())
+	}
+	return err
+}
+
+// close closes the database. After a failure it leaves it alone, as parts of it
+// may be stopped with locks held: only the end of the process frees it.
+func (s *store) close() error {
+	if s.failed.Load() != nil {
+		return nil
+	}
+	return s.guard(s.db.Close)
+}
