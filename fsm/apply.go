@@ -1,0 +1,174 @@
+package fsm
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+
+	"github.com/hashicorp/raft"
+
+	"cairn/event"
+	eventlog "cairn/log"
+)
+
+// pieces is what one entry adds, while it is being applied. Its memory is used
+// again for the next entry.
+type pieces struct {
+	builder eventlog.FrameBuilder
+	events  []event.Event // accepted so far; the first has position state.position before the entry + 1
+}
+
+// Apply applies one Raft entry; see ApplyBatch.
+func (m *Machine) Apply(l *raft.Log) any { return m.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch applies entries in order. The answer to a command entry is a
+// []event.Outcome, one for each of its commands, or nil when the entry had
+// been applied before; or an error, when the machine can't go on.
+func (m *Machine) ApplyBatch(logs []*raft.Log) []any {
+	answers := make([]any, len(logs))
+	for i, l := range logs {
+		if l.Type != raft.LogCommand {
+			continue
+		}
+		if err := m.stopped(); err != nil {
+			answers[i] = err
+			continue
+		}
+		m.seen = l.Index
+		if l.Index <= m.state.index {
+			continue
+		}
+		outcomes, err := m.apply(l)
+		if err != nil {
+			answers[i] = m.fail(fmt.Errorf("apply entry %d: %w", l.Index, err))
+			continue
+		}
+		answers[i] = outcomes
+	}
+	if m.stopped() == nil {
+		m.published.advance(m.state.index, m.state.position, m.state.logID)
+	}
+	return answers
+}
+
+// apply decides the commands of one entry and adds what they append as one
+// frame.
+func (m *Machine) apply(l *raft.Log) ([]event.Outcome, error) {
+	entry, err := event.DecodeEntry(l.Data)
+	if err != nil {
+		return nil, err
+	}
+	m.frame.events = m.frame.events[:0]
+	now := max(entry.Time, m.state.time)
+	m.frame.builder.Reset(l.Index, l.Term, m.state.position+1, now)
+	outcomes := make([]event.Outcome, len(entry.Commands))
+	for i, b := range entry.Commands {
+		c, err := event.DecodeCommand(b)
+		if err != nil {
+			return nil, fmt.Errorf("command %d: %w", i, err)
+		}
+		if outcomes[i], err = m.decide(&c, now); err != nil {
+			return nil, fmt.Errorf("command %d: %w", i, err)
+		}
+	}
+	if m.frame.builder.Count() > 0 {
+		if err := m.gen.log.Append(&m.frame.builder); err != nil {
+			return nil, err
+		}
+		m.state.position += uint64(m.frame.builder.Count())
+		m.state.time = now
+	}
+	m.state.index = l.Index
+	m.stats.events.Add(uint64(len(m.frame.events)))
+	m.stats.commands.Add(uint64(len(entry.Commands)))
+	return outcomes, m.savepoint.consider()
+}
+
+// decide accepts or refuses one command.
+func (m *Machine) decide(c *event.Command, now int64) (event.Outcome, error) {
+	if c.Kind == event.KindSystem {
+		return m.decideSystem(c, now)
+	}
+	if m.state.logID == "" {
+		return refused("the log is not born yet; try again"), nil
+	}
+	a := &c.Append
+	if reason := broken(a); reason != "" {
+		return refused(reason), nil
+	}
+	if o, known, err := m.retry(a); err != nil || known {
+		return o, err
+	}
+	if conflict, err := m.conflict(a.Conditions, c.VerifiedTo); err != nil || conflict != nil {
+		return event.Outcome{Code: event.ConditionFailed, Conflict: conflict}, err
+	}
+	return m.accept(c, now)
+}
+
+func refused(reason string) event.Outcome {
+	return event.Outcome{Code: event.Refused, Reason: reason}
+}
+
+// broken names the rule that an append breaks whatever the state, of those that
+// the log itself relies on. All others were checked before it was proposed.
+func broken(a *event.Append) string {
+	if len(a.Events) == 0 {
+		return "an append needs at least one event"
+	}
+	for i := range a.Events {
+		if event.IsSystem(a.Events[i].Stream) {
+			return "streams whose names begin with '$' are the store's own"
+		}
+	}
+	return ""
+}
+
+// accept gives the events of a command their places and adds them to frame,
+// index and tree.
+func (m *Machine) accept(c *event.Command, now int64) (event.Outcome, error) {
+	events := c.Append.Events
+	o := event.Outcome{Code: event.Accepted, Time: now, First: m.next(), Versions: make([]event.StreamVersion, 0, 1)}
+	for i := range events {
+		e := &events[i]
+		head, err := m.gen.index.Head(e.Stream)
+		if err != nil {
+			return event.Outcome{}, err
+		}
+		e.Position, e.Version, e.Time = m.next(), head.Version+1, now
+		e.AppendSize, e.AppendPlace = uint32(len(events)), uint32(i)
+		leaf := m.frame.builder.Add(e, salt(&c.Seed, i))
+		if err := m.state.tree.add(leaf, m.gen.index.Put); err != nil {
+			return event.Outcome{}, err
+		}
+		m.gen.index.Add(e)
+		m.frame.events = append(m.frame.events, *e)
+		o.Versions = touch(o.Versions, e)
+	}
+	o.Last = o.First + uint64(len(events)) - 1
+	return o, nil
+}
+
+// next is the position that the next accepted event gets.
+func (m *Machine) next() uint64 { return m.state.position + uint64(len(m.frame.events)) + 1 }
+
+// touch notes the version to which an event brought its stream.
+func touch(versions []event.StreamVersion, e *event.Event) []event.StreamVersion {
+	for i := range versions {
+		if versions[i].Stream == e.Stream {
+			versions[i].Version = e.Version
+			return versions
+		}
+	}
+	return append(versions, event.StreamVersion{Stream: e.Stream, Version: e.Version})
+}
+
+// salt derives the salt of the i-th event of a command: the first half of
+// SHA-256 over the seed and i.
+func salt(seed *[16]byte, i int) (s [16]byte) {
+	var b [20]byte
+	copy(b[:], seed[:])
+	binary.LittleEndian.PutUint32(b[16:], uint32(i))
+	sum := sha256.Sum256(b[:])
+	copy(s[:], sum[:])
+	return s
+}

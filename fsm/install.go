@@ -1,0 +1,133 @@
+package fsm
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/hashicorp/raft"
+
+	"cairn/snapshot"
+)
+
+// Reasons why a snapshot can't be taken now; the caller tries again.
+var (
+	ErrSavepointBusy = errors.New("a savepoint is still being written")
+	ErrReplaying     = errors.New("entries from before the last savepoint are still being replayed")
+)
+
+// Snapshot freezes the state in this very call, so that no command lies between
+// the snapshot's savepoint and the index that Raft notes for it: Raft removes
+// its entries up to there.
+func (m *Machine) Snapshot() (raft.FSMSnapshot, error) {
+	if err := m.stopped(); err != nil {
+		return nil, err
+	}
+	if m.seen < m.state.index {
+		return nil, ErrReplaying
+	}
+	if m.savepoint.current.writing() {
+		return nil, ErrSavepointBusy
+	}
+	return &persister{m.savepoint.freeze(true)}, nil
+}
+
+// persister hands a frozen savepoint's manifest to the snapshot store.
+type persister struct{ f *frozen }
+
+// Persist returns when the savepoint is durable and its manifest is written.
+func (p *persister) Persist(sink raft.SnapshotSink) error {
+	<-p.f.done
+	if p.f.err != nil {
+		return p.f.err
+	}
+	b, err := snapshot.EncodeLocal(&p.f.manifest)
+	if err != nil {
+		return err
+	}
+	if _, err := sink.Write(b); err != nil {
+		return fmt.Errorf("write the manifest: %w", err)
+	}
+	return nil
+}
+
+// Release is called when Raft is done with the snapshot.
+func (p *persister) Release() {}
+
+// checkpoint makes hard links of the state as of the savepoint just committed,
+// and describes what belongs to it; the snapshot store adds the hashes. It runs on the savepoint's goroutine,
+// so that no other savepoint is committed meanwhile.
+func (m *Machine) checkpoint(f *frozen) (snapshot.Manifest, error) {
+	fs, sp := m.opts.FS, f.savepoint
+	name := snapshot.StateName(sp.Index)
+	dir := fs.PathJoin(f.gen.dir, name)
+	if err := fs.RemoveAll(dir); err != nil {
+		return snapshot.Manifest{}, fmt.Errorf("remove an old checkpoint: %w", err)
+	}
+	if err := f.gen.index.Checkpoint(dir); err != nil {
+		return snapshot.Manifest{}, err
+	}
+	man := snapshot.Manifest{
+		Format: snapshot.ManifestFormat, LogID: f.logID, Generation: fs.PathBase(f.gen.dir),
+		Index: sp.Index, Position: sp.Position, State: name,
+	}
+	for _, seg := range f.gen.log.Sealed(sp.Position) {
+		man.Segments = append(man.Segments, snapshot.Segment{
+			Name: seg.Name, Base: seg.Base, Last: seg.Last, Size: seg.Size, Hash: hex.EncodeToString(seg.Hash[:]),
+		})
+	}
+	active, length, err := f.gen.log.ActiveAt(sp.Position)
+	man.Active = snapshot.File{Name: active, Size: length}
+	return man, err
+}
+
+// Restore goes over to the data generation that an install has staged. The
+// snapshot's bytes were taken in and checked by the store before; here they
+// only come into force, by one rename.
+func (m *Machine) Restore(source io.ReadCloser) error {
+	manifest, err := snapshot.ReadManifest(source)
+	if err := errors.Join(err, source.Close(), m.stopped()); err != nil {
+		return err
+	}
+	if err := m.install(manifest); err != nil {
+		return m.fail(fmt.Errorf("install a snapshot: %w", err))
+	}
+	return nil
+}
+
+func (m *Machine) install(manifest *snapshot.Manifest) error {
+	m.savepoint.settle()
+	if _, err := m.opts.Generations.Promote(manifest.Generation); err != nil {
+		return err
+	}
+	gen, st, saved, err := m.openGeneration()
+	if err != nil {
+		return err
+	}
+	if err := gen.log.Cut(); err != nil {
+		return errors.Join(err, gen.close())
+	}
+	if st.index < m.state.index || m.state.logID != "" && st.logID != m.state.logID {
+		return errors.Join(fmt.Errorf("it is of log %s as of index %d, this node has log %s as of index %d",
+			st.logID, st.index, m.state.logID, m.state.index), gen.close())
+	}
+	born := m.state.logID == "" && st.logID != ""
+	old := m.gen
+	m.genMu.Lock()
+	m.gen = gen
+	m.genMu.Unlock()
+	m.state, m.seen = st, st.index
+	m.durable.set(saved.Index, saved.Position)
+	m.published.setMembers(st.membership())
+	if born {
+		if err := m.opts.OnBirth(st.logID); err != nil {
+			return err
+		}
+	}
+	m.published.advance(st.index, st.position, st.logID)
+	m.stats.installs.Add(1)
+	old.superseded.Store(true)
+	old.release()
+	return nil
+}

@@ -1,0 +1,96 @@
+package fsm
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"cairn/event"
+)
+
+// decideSystem accepts an append of the cluster itself to one of its '$'
+// streams, and takes up what it says. One that says nothing new is a no-op,
+// since two leaders may have proposed the same.
+func (m *Machine) decideSystem(c *event.Command, now int64) (event.Outcome, error) {
+	if len(c.Append.Events) != 1 {
+		return event.Outcome{}, fmt.Errorf("a system command of %d events: %w", len(c.Append.Events), event.ErrMalformed)
+	}
+	e := &c.Append.Events[0]
+	if e.Stream == event.StreamLog && e.Type == event.TypeLogCreated {
+		return m.decideBirth(c, now)
+	}
+	if m.state.logID == "" {
+		return refused("the log is not born yet; try again"), nil
+	}
+	switch {
+	case e.Stream == event.StreamLog && e.Type == event.TypeClusterVersion:
+		return m.decideVersion(c, now)
+	case e.Stream == event.StreamMembers && e.Type == event.TypeMemberRemoved:
+		return m.decideRemoval(c, now)
+	}
+	return event.Outcome{}, fmt.Errorf("a system event %s of type %q, which this program does not know: %w", e.Stream, e.Type, event.ErrMalformed)
+}
+
+// decideBirth takes up the log's id and forms, at position 1 and only there.
+func (m *Machine) decideBirth(c *event.Command, now int64) (event.Outcome, error) {
+	if m.state.logID != "" {
+		return event.Outcome{Code: event.Duplicate, First: 1, Last: 1}, nil
+	}
+	var birth event.LogCreated
+	if err := json.Unmarshal(c.Append.Events[0].Data, &birth); err != nil {
+		return event.Outcome{}, fmt.Errorf("birth of the log: %w", err)
+	}
+	id, err := toLogID(birth.LogID)
+	if err != nil {
+		return event.Outcome{}, fmt.Errorf("birth of the log: %w", err)
+	}
+	if err := m.supports(birth.ClusterVersion); err != nil {
+		return event.Outcome{}, err
+	}
+	if err := m.gen.log.Create(id, birth.SegmentSize); err != nil {
+		return event.Outcome{}, fmt.Errorf("birth of the log: %w", err)
+	}
+	m.state.logID, m.state.segmentSize, m.state.version = birth.LogID, birth.SegmentSize, birth.ClusterVersion
+	m.published.setMembers(m.state.membership())
+	if err := m.opts.OnBirth(birth.LogID); err != nil {
+		return event.Outcome{}, fmt.Errorf("note the log's id: %w", err)
+	}
+	return m.accept(c, now)
+}
+
+func (m *Machine) decideVersion(c *event.Command, now int64) (event.Outcome, error) {
+	var raise event.ClusterVersion
+	if err := json.Unmarshal(c.Append.Events[0].Data, &raise); err != nil {
+		return event.Outcome{}, fmt.Errorf("cluster version: %w", err)
+	}
+	if raise.Version <= m.state.version {
+		return event.Outcome{Code: event.Duplicate}, nil
+	}
+	if err := m.supports(raise.Version); err != nil {
+		return event.Outcome{}, err
+	}
+	m.state.version = raise.Version
+	m.published.setMembers(m.state.membership())
+	return m.accept(c, now)
+}
+
+// supports reports why this program can't go on under a cluster version: it
+// would have to guess what the entries after it mean.
+func (m *Machine) supports(version uint32) error {
+	if version == 0 || version > SupportedVersion {
+		return fmt.Errorf("the log is of cluster version %d, this program knows up to %d: start a newer cairn-node", version, SupportedVersion)
+	}
+	return nil
+}
+
+func (m *Machine) decideRemoval(c *event.Command, now int64) (event.Outcome, error) {
+	var removal event.MemberRemoved
+	if err := json.Unmarshal(c.Append.Events[0].Data, &removal); err != nil {
+		return event.Outcome{}, fmt.Errorf("removal of a member: %w", err)
+	}
+	if _, ok := m.state.removed[removal.NodeID]; ok {
+		return event.Outcome{Code: event.Duplicate}, nil
+	}
+	m.state.removed[removal.NodeID] = struct{}{}
+	m.published.setMembers(m.state.membership())
+	return m.accept(c, now)
+}
