@@ -1,0 +1,47 @@
+# Needs Go, make and git; the race detector also needs gcc. Everything else is
+# fetched by the Go tool itself.
+
+VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS   := -X main.version=$(VERSION)
+FUZZTIME  ?= 10s
+TESTFLAGS ?=
+
+# staticcheck must be at least as new as the Go that go.mod names.
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+# The packages in which goroutines share memory.
+RACE := ./fsm ./log ./index ./cluster ./snapshot ./httpapi
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test race lint fuzz bench check clean
+
+help: ## show this list
+	@echo 'make TARGET'
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/cairn-node and bin/cairn
+	go build -ldflags '$(LDFLAGS)' -o bin/cairn-node ./cmd/node
+	go build -ldflags '$(LDFLAGS)' -o bin/cairn ./cmd/cairn
+
+run: ## start three nodes on this machine, until Ctrl-C
+	@scripts/cluster.sh run 3
+
+test: ## run all tests (TESTFLAGS=-short for fewer rounds)
+	go test -timeout 5m $(TESTFLAGS) ./...
+
+race: ## run the tests of what is concurrent with the race detector
+	go test -race -timeout 10m $(TESTFLAGS) $(RACE)
+
+lint: ## check format, vet, staticcheck, dependency arrows, scripts
+	@scripts/lint.sh '$(STATICCHECK)'
+
+fuzz: ## run every fuzz target for FUZZTIME (default 10s) each
+	@scripts/fuzz.sh '$(FUZZTIME)'
+
+bench: ## measure a local cluster on disk, three nodes with fsync
+	@scripts/bench.sh
+
+check: lint test race ## lint, test and race: what CI runs
+
+clean: ## delete bin/ and what tests and benchmarks left behind
+	rm -rf bin .cairn-bench .cairn-smoke
+	go clean -testcache

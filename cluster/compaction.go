@@ -1,0 +1,65 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// snapshotPause is the time between two attempts at a snapshot: the state
+// machine takes none while it is still writing a savepoint, and Raft none while
+// a change of its servers is under way.
+const snapshotPause = time.Second
+
+// compact takes a snapshot, after which Raft drops the entries before it,
+// whenever so many bytes were written to Raft's log since the last one. The
+// library's own trigger counts entries, of which ours hold from one append to
+// thousands, and is off.
+func (n *Node) compact(ctx context.Context) {
+	for {
+		select {
+		case <-n.log.sizes.full:
+		case <-ctx.Done():
+			return
+		}
+		for n.log.sizes.pending() >= n.cfg.SnapshotBytes {
+			err := n.snapshot(ctx)
+			if err == nil || errors.Is(err, raft.ErrNothingNewToSnapshot) {
+				continue
+			}
+			if ctx.Err() != nil || errors.Is(err, raft.ErrRaftShutdown) {
+				return
+			}
+			n.logger.Debug("no snapshot now", "reason", err)
+			select {
+			case <-time.After(snapshotPause):
+			case <-ctx.Done():
+				return
+			}
+		}
+	}
+}
+
+// snapshot has Raft take one and keep entries behind it for slow followers, as
+// many as Config.TrailingBytes allow.
+func (n *Node) snapshot(ctx context.Context) error {
+	begun := time.Now()
+	fresh := n.log.sizes.begin()
+	reload := n.raft.ReloadableConfig()
+	reload.TrailingLogs = n.log.sizes.trailing(n.cfg.TrailingBytes)
+	err := n.raft.ReloadConfig(reload)
+	if err == nil {
+		err = n.waitFuture(ctx, n.raft.Snapshot())
+	}
+	if err != nil {
+		if !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+			n.log.sizes.put(fresh)
+		}
+		return err
+	}
+	n.stats.snapshots.Inc()
+	n.logger.Info("snapshot taken", "took", time.Since(begun), "log_bytes", fresh, "trailing_entries", reload.TrailingLogs)
+	return nil
+}

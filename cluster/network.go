@@ -1,0 +1,27 @@
+package cluster
+
+import (
+	"context"
+
+	"github.com/hashicorp/raft"
+)
+
+// Network is how a node and its peers reach each other: Raft's transport and
+// small calls over the same address. The default is TCP (transport.go); a test
+// may put a network in memory in its place through Config.Network.
+type Network interface {
+	// Transport is what Raft talks through.
+	Transport() raft.Transport
+	// Serve starts to answer the calls of peers; it is called once.
+	Serve(s PeerService)
+	// Call runs a call on the node at a Raft address; see peerClient.call for
+	// its errors.
+	Call(ctx context.Context, addr, name string, body []byte) ([]byte, error)
+	// Close ends every connection and joins every goroutine. Raft has been shut
+	// down before.
+	Close() error
+}
+
+// PeerService answers the calls of peers; any error but a *PeerError travels as
+// text.
+type PeerService func(ctx context.Context, name string, body []byte) ([]byte, error)

@@ -1,0 +1,211 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cairn/event"
+)
+
+// Pauses of a retry while the view of who leads stays the same: it tells of
+// most of what one has to wait for, but not, say, that a connection can be made
+// again.
+const (
+	firstPause   = 5 * time.Millisecond
+	longestPause = 100 * time.Millisecond
+)
+
+// Result is what became of an append: an outcome, or an error of Propose.
+type Result struct {
+	Outcome event.Outcome
+	Err     error
+}
+
+// Propose has an append decided, on any node, and returns when the outcome is
+// applied on the leader. It waits for a leader, and tries again whatever was
+// certainly not written, until ctx ends or, without a deadline, for
+// Config.ProposeTimeout. Errors: ErrNoLeader, ErrOverloaded, ErrTimeout,
+// ErrClosed and errors of the state machine's Precheck, after which nothing was
+// written; *UnknownError otherwise.
+func (n *Node) Propose(ctx context.Context, a *event.Append) (event.Outcome, error) {
+	results := [1]Result{}
+	n.propose(ctx, []*event.Append{a}, results[:])
+	return results[0].Outcome, results[0].Err
+}
+
+// ProposeAll is Propose for several appends, each decided by itself. They are
+// proposed in their order, unless some had to be tried again because the leader
+// changed meanwhile.
+func (n *Node) ProposeAll(ctx context.Context, appends []*event.Append) []Result {
+	results := make([]Result, len(appends))
+	n.propose(ctx, appends, results)
+	return results
+}
+
+func (n *Node) propose(ctx context.Context, appends []*event.Append, results []Result) {
+	if !n.gate.enter() {
+		fail(results, ErrClosed)
+		return
+	}
+	defer n.gate.leave()
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, n.cfg.ProposeTimeout)
+		defer cancel()
+	}
+	pending := make([]int, len(appends))
+	for i := range pending {
+		pending[i] = i
+	}
+	commands := make([][]byte, len(appends))
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		v := n.views.load()
+		switch {
+		case v.open():
+			pending = n.encode(appends, commands, pending, results, true)
+			n.proposeLocal(ctx, commands, pending, results)
+		case v.forward != nil:
+			pending = n.encode(appends, commands, pending, results, false)
+			n.submit(ctx, v.forward, commands, pending, results)
+		default:
+			for _, i := range pending {
+				results[i].Err = &retryError{ErrNoLeader}
+			}
+		}
+		if pending = unwritten(pending, results); len(pending) == 0 {
+			return
+		}
+		if err := n.views.await(ctx, v, pause); err != nil {
+			n.giveUp(pending, results, err)
+			return
+		}
+	}
+}
+
+// unwritten returns those of pending which may be tried again.
+func unwritten(pending []int, results []Result) []int {
+	again := pending[:0]
+	for _, i := range pending {
+		if retry := (*retryError)(nil); errors.As(results[i].Err, &retry) {
+			again = append(again, i)
+		}
+	}
+	return again
+}
+
+// giveUp sets the errors of appends that could not be written in time.
+func (n *Node) giveUp(pending []int, results []Result, cause error) {
+	err := ErrTimeout
+	if n.views.load().leader == "" {
+		err = ErrNoLeader
+	}
+	for _, i := range pending {
+		results[i].Err = fmt.Errorf("%w: %w (%w)", err, cause, results[i].Err)
+	}
+}
+
+func fail(results []Result, err error) {
+	for i := range results {
+		results[i].Err = err
+	}
+}
+
+// encode makes the commands of the pending appends. On the leader those that it
+// refuses by itself get their outcome now. It returns what is still pending.
+func (n *Node) encode(appends []*event.Append, commands [][]byte, pending []int, results []Result, leads bool) []int {
+	rest := pending[:0]
+	for _, i := range pending {
+		results[i] = Result{}
+		if commands[i] == nil {
+			c := event.Command{Kind: event.KindAppend, Seed: event.NewSeed(), Append: *appends[i]}
+			commands[i] = event.EncodeCommand(make([]byte, 0, commandSize(appends[i])), &c)
+		}
+		if !leads || n.precheck(appends[i], commands[i], &results[i]) {
+			rest = append(rest, i)
+		}
+	}
+	return rest
+}
+
+// commandSize is about what an append takes, so that encoding it needs one
+// allocation.
+func commandSize(a *event.Append) int {
+	size := 64 + 128*len(a.Conditions)
+	for i := range a.Events {
+		e := &a.Events[i]
+		size += 160 + len(e.Stream) + len(e.Type) + len(e.Data) + len(e.Meta)
+	}
+	return size
+}
+
+// precheck lets the state machine refuse an append as of what is applied here.
+// If it does not, the command says up to where its conditions were checked.
+func (n *Node) precheck(a *event.Append, command []byte, result *Result) (ok bool) {
+	verifiedTo, refused, err := n.sm.Precheck(a)
+	switch {
+	case err != nil:
+		result.Err = fmt.Errorf("check conditions: %w", err)
+	case refused != nil:
+		result.Outcome = *refused
+	default:
+		event.SetVerifiedTo(command, verifiedTo)
+		return true
+	}
+	return false
+}
+
+// submitter is a proposer or a forwarder.
+type submitter interface {
+	submit(ctx context.Context, t *ticket) ([]error, error)
+}
+
+// proposeLocal proposes the pending commands here, if the state machine keeps
+// up.
+func (n *Node) proposeLocal(ctx context.Context, commands [][]byte, pending []int, results []Result) {
+	if len(pending) > 0 && n.sm.Overloaded() {
+		for _, i := range pending {
+			results[i].Err = ErrOverloaded
+		}
+		return
+	}
+	n.submit(ctx, n.proposer, commands, pending, results)
+}
+
+// submit has the pending commands decided and sets their results.
+func (n *Node) submit(ctx context.Context, s submitter, commands [][]byte, pending []int, results []Result) {
+	if len(pending) == 0 {
+		return
+	}
+	picked := commands
+	if len(pending) != len(commands) {
+		picked = make([][]byte, len(pending))
+		for k, i := range pending {
+			picked[k] = commands[i]
+		}
+	}
+	t := newTicket(picked)
+	errs, err := s.submit(ctx, t)
+	for k, i := range pending {
+		switch {
+		case err != nil:
+			results[i].Err = err
+		case errs != nil:
+			results[i].Err = errs[k]
+		default:
+			results[i].Outcome, results[i].Err = t.proposals[k].outcome, t.proposals[k].err
+		}
+	}
+}
+
+// proposeSystem proposes a command of the cluster itself. It works on the
+// leader only and does not try again.
+func (n *Node) proposeSystem(ctx context.Context, c event.Command) (event.Outcome, error) {
+	if !n.views.load().open() {
+		return event.Outcome{}, ErrNoLeader
+	}
+	results := [1]Result{}
+	n.submit(ctx, n.proposer, [][]byte{event.EncodeCommand(nil, &c)}, []int{0}, results[:])
+	return results[0].Outcome, results[0].Err
+}

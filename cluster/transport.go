@@ -1,0 +1,319 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	helloTimeout = 3 * time.Second  // of one side, from the first byte on
+	dialTimeout  = 2 * time.Second  // of the TCP connection
+	raftTimeout  = 10 * time.Second // of one Raft message, its write to disk included
+	raftPool     = 3                // idle Raft connections kept to each peer
+	maxHellos    = 128              // connections that may be opening at a time
+)
+
+// tcpNetwork is the Network between real nodes: one listener, whose connections
+// say in their hello whether they are for Raft or for peer calls.
+type tcpNetwork struct {
+	opts      NetworkOptions
+	listener  net.Listener
+	advertise tcpAddr
+	raftConns *connQueue
+	peerConns *connQueue
+	transport *raftTransport
+	calls     *callServer
+	client    *callClient
+	hellos    chan struct{} // one token for each connection that is opening
+	closed    chan struct{}
+	running   sync.WaitGroup
+
+	mu    sync.Mutex
+	conns map[net.Conn]struct{} // under mu; all that are open, nil after Close
+}
+
+var _ Network = (*tcpNetwork)(nil)
+
+// tcpAddr is an advertised address, which need not be an IP address.
+type tcpAddr string
+
+func (tcpAddr) Network() string  { return "tcp" }
+func (a tcpAddr) String() string { return string(a) }
+
+// listenTCP opens the listener of a node. An advertised address that was left
+// out is the one listened on.
+func listenTCP(e Endpoint) (net.Listener, tcpAddr, error) {
+	l, err := net.Listen("tcp", e.Bind)
+	if err != nil {
+		return nil, "", fmt.Errorf("listen for other nodes: %w", err)
+	}
+	if e.Advertise != "" {
+		return l, tcpAddr(e.Advertise), nil
+	}
+	addr, ok := l.Addr().(*net.TCPAddr)
+	if !ok || addr.IP.IsUnspecified() {
+		return nil, "", errors.Join(
+			fmt.Errorf("listen for other nodes on %s: an address to advertise is needed", e.Bind), l.Close())
+	}
+	return l, tcpAddr(addr.String()), nil
+}
+
+// openTCPNetwork listens on a node's Raft endpoint.
+func openTCPNetwork(o NetworkOptions) (Network, error) {
+	l, advertise, err := listenTCP(o.Raft)
+	if err != nil {
+		return nil, err
+	}
+	n := &tcpNetwork{
+		opts:      o,
+		listener:  l,
+		advertise: advertise,
+		hellos:    make(chan struct{}, maxHellos),
+		closed:    make(chan struct{}),
+		conns:     make(map[net.Conn]struct{}),
+	}
+	n.raftConns, n.peerConns = newConnQueue(advertise), newConnQueue(advertise)
+	n.transport = &raftTransport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+		ServerAddressProvider: addressProvider{o.NodeID, advertise, o.Address},
+		Logger:                newRaftLogger(o.Logger, "raft-net"),
+		Stream:                raftStream{n.raftConns, n},
+		MaxPool:               raftPool,
+		MaxRPCsInFlight:       2,
+		Timeout:               raftTimeout,
+	})}
+	n.client = newCallClient(n.dialPeer)
+	n.running.Go(n.accept)
+	return n, nil
+}
+
+// raftTransport keeps Raft from handling heartbeats beside its main goroutine,
+// where they change term and state under its feet (hashicorp/raft#695). The
+// concrete transport is embedded so that pre-vote and Close stay visible.
+type raftTransport struct{ *raft.NetworkTransport }
+
+// SetHeartbeatHandler does nothing: heartbeats go the way of all messages.
+func (*raftTransport) SetHeartbeatHandler(func(raft.RPC)) {}
+
+// raftStream gives the library's transport its connections.
+type raftStream struct {
+	*connQueue
+	net *tcpNetwork
+}
+
+func (s raftStream) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
+	return s.net.dial(context.Background(), string(addr), connRaft, min(timeout, dialTimeout))
+}
+
+// addressProvider tells the transport where a server is now. Votes are kept by
+// address, so a node's own is always the one it advertises.
+type addressProvider struct {
+	self    string
+	own     tcpAddr
+	address func(raft.ServerID) (raft.ServerAddress, bool)
+}
+
+var errNoAddress = errors.New("no address known from gossip")
+
+func (p addressProvider) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
+	if string(id) == p.self {
+		return raft.ServerAddress(p.own), nil
+	}
+	if addr, ok := p.address(id); ok {
+		return addr, nil
+	}
+	return "", errNoAddress
+}
+
+// Transport is what Raft talks through.
+func (n *tcpNetwork) Transport() raft.Transport { return n.transport }
+
+// Serve starts to answer the calls of peers.
+func (n *tcpNetwork) Serve(s PeerService) {
+	n.calls = newCallServer(s)
+	n.running.Go(func() {
+		if err := n.calls.http.Serve(n.peerConns); !errors.Is(err, http.ErrServerClosed) {
+			n.opts.Logger.Error("peer calls are no longer served", "error", err)
+		}
+	})
+}
+
+// Call runs a call on another node.
+func (n *tcpNetwork) Call(ctx context.Context, addr, name string, body []byte) ([]byte, error) {
+	return n.client.call(ctx, addr, name, body)
+}
+
+// Close ends every connection and joins every goroutine of this network. Those
+// of the library's transport end with their connections.
+func (n *tcpNetwork) Close() error {
+	close(n.closed)
+	err := n.listener.Close()
+	err = errors.Join(err, n.transport.Close(), n.raftConns.Close(), n.peerConns.Close())
+	if n.calls != nil {
+		err = errors.Join(err, n.calls.http.Close())
+	}
+	n.client.close()
+	n.mu.Lock()
+	conns := n.conns
+	n.conns = nil
+	n.mu.Unlock()
+	for c := range conns {
+		_ = c.Close() // its owner learns of it
+	}
+	n.running.Wait()
+	return err
+}
+
+func (n *tcpNetwork) identity() identity {
+	return identity{logID: n.opts.LogID(), secret: n.opts.Secret}
+}
+
+func (n *tcpNetwork) dialPeer(ctx context.Context, addr string) (net.Conn, error) {
+	return n.dial(ctx, addr, connPeer, dialTimeout)
+}
+
+// dial opens a connection to another node.
+func (n *tcpNetwork) dial(ctx context.Context, addr string, kind connKind, timeout time.Duration) (net.Conn, error) {
+	d := net.Dialer{Timeout: timeout}
+	raw, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("dial: %w", err)
+	}
+	conn, err := n.track(raw)
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	if err := dialHello(conn, kind, n.identity()); err != nil {
+		n.opts.Logger.Debug("hello refused", "address", addr, "error", err)
+		return nil, errors.Join(fmt.Errorf("dial %s: %w", addr, err), conn.Close())
+	}
+	return conn, conn.SetDeadline(time.Time{})
+}
+
+// accept hands connections to Raft and to the peer calls, each when its hello
+// is done.
+func (n *tcpNetwork) accept() {
+	for {
+		raw, err := n.listener.Accept()
+		if err != nil {
+			select {
+			case <-n.closed:
+				return
+			case <-time.After(10 * time.Millisecond): // out of files, say
+				n.opts.Logger.Warn("accept a connection", "error", err)
+				continue
+			}
+		}
+		select {
+		case n.hellos <- struct{}{}:
+			n.running.Go(func() {
+				defer func() { <-n.hellos }()
+				n.welcome(raw)
+			})
+		default:
+			_ = raw.Close() // too many are opening: a flood or an attack
+		}
+	}
+}
+
+func (n *tcpNetwork) welcome(raw net.Conn) {
+	conn, err := n.track(raw)
+	if err != nil {
+		return
+	}
+	kind, err := n.acceptHello(conn)
+	if err != nil {
+		n.opts.Logger.Debug("connection refused", "from", raw.RemoteAddr().String(), "error", err)
+		_ = conn.Close()
+		return
+	}
+	queue := n.peerConns
+	if kind == connRaft {
+		queue = n.raftConns
+	}
+	queue.put(conn)
+}
+
+func (n *tcpNetwork) acceptHello(conn net.Conn) (connKind, error) {
+	if err := conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
+		return 0, err
+	}
+	kind, err := acceptHello(conn, n.identity())
+	if err != nil {
+		return 0, err
+	}
+	return kind, conn.SetDeadline(time.Time{})
+}
+
+// trackedConn leaves the network's list when it is closed.
+type trackedConn struct {
+	net.Conn
+	net *tcpNetwork
+}
+
+func (c *trackedConn) Close() error {
+	c.net.mu.Lock()
+	delete(c.net.conns, c)
+	c.net.mu.Unlock()
+	return c.Conn.Close()
+}
+
+func (n *tcpNetwork) track(raw net.Conn) (net.Conn, error) {
+	c := &trackedConn{raw, n}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.conns == nil {
+		return nil, errors.Join(net.ErrClosed, raw.Close())
+	}
+	n.conns[c] = struct{}{}
+	return c, nil
+}
+
+// connQueue is a net.Listener that yields connections accepted elsewhere.
+type connQueue struct {
+	addr   net.Addr
+	conns  chan net.Conn
+	closed chan struct{}
+	once   sync.Once
+}
+
+func newConnQueue(addr net.Addr) *connQueue {
+	return &connQueue{addr: addr, conns: make(chan net.Conn), closed: make(chan struct{})}
+}
+
+func (q *connQueue) put(c net.Conn) {
+	select {
+	case q.conns <- c:
+	case <-q.closed:
+		_ = c.Close()
+	}
+}
+
+func (q *connQueue) Accept() (net.Conn, error) {
+	select {
+	case c := <-q.conns:
+		return c, nil
+	case <-q.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (q *connQueue) Close() error {
+	q.once.Do(func() { close(q.closed) })
+	return nil
+}
+
+func (q *connQueue) Addr() net.Addr { return q.addr }
+
+var _ raft.StreamLayer = raftStream{}
+var _ raft.WithPreVote = (*raftTransport)(nil)
+var _ raft.WithClose = (*raftTransport)(nil)

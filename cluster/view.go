@@ -1,0 +1,108 @@
+package cluster
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// view is what a node knows at one moment about who leads. A view never
+// changes: when something does, a new one takes its place and changed is
+// closed.
+type view struct {
+	leader raft.ServerID      // "" = unknown
+	addr   raft.ServerAddress // of the leader, as Raft was told
+	// term is not 0 while this node leads, has applied all that was committed
+	// before it did, and takes appends.
+	term    uint64
+	forward *forwarder // to the leader; nil if that is unknown or this node
+	changed chan struct{}
+}
+
+// open reports whether this node takes appends as the leader.
+func (v *view) open() bool { return v.term != 0 }
+
+// views holds the current view. Raft's goroutines and the leader's loop change
+// it, anybody reads it.
+type views struct {
+	self    raft.ServerID
+	forward func(addr raft.ServerAddress, id raft.ServerID) *forwarder
+
+	mu      sync.Mutex // makes changes one by one
+	current atomic.Pointer[view]
+}
+
+func newViews(self raft.ServerID, forward func(raft.ServerAddress, raft.ServerID) *forwarder) *views {
+	v := &views{self: self, forward: forward}
+	v.current.Store(&view{changed: make(chan struct{})})
+	return v
+}
+
+func (v *views) load() *view { return v.current.Load() }
+
+// observe takes up what Raft says about who leads. It runs on Raft's main
+// goroutine and does not block.
+func (v *views) observe(leader raft.ServerID, addr raft.ServerAddress) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	old := v.load()
+	if old.leader == leader && old.addr == addr {
+		return
+	}
+	next := &view{leader: leader, addr: addr}
+	if leader == v.self {
+		next.term = old.term
+	} else if leader != "" {
+		next.forward = v.forward(addr, leader)
+	}
+	v.replaceLocked(old, next)
+}
+
+// open says that this node takes appends as the leader of a term; 0 says that
+// it no longer does.
+func (v *views) open(term uint64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	old := v.load()
+	if old.term == term || term != 0 && old.leader != v.self {
+		return // no longer the leader, by the time it was ready to be
+	}
+	v.replaceLocked(old, &view{leader: old.leader, addr: old.addr, term: term, forward: old.forward})
+}
+
+func (v *views) replaceLocked(old, next *view) {
+	next.changed = make(chan struct{})
+	v.current.Store(next)
+	if old.forward != nil && old.forward != next.forward {
+		old.forward.shut()
+	}
+	close(old.changed)
+}
+
+// close ends the last forwarder.
+func (v *views) close() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if f := v.load().forward; f != nil {
+		f.shut()
+	}
+}
+
+// await returns when old is no longer the current view, when d has passed, or
+// with the error of ctx. A node that knows no leader has nothing to do but
+// wait, so d is only there for what the view can't tell.
+func (v *views) await(ctx context.Context, old *view, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-old.changed:
+		return nil
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"cairn/cluster"
+	"cairn/fsm"
+	"cairn/httpapi"
+	eventlog "cairn/log"
+	"cairn/snapshot"
+)
+
+// corruptGrace is how long a node lives on after a read met damage, so that the
+// answer which says so goes out.
+const corruptGrace = 200 * time.Millisecond
+
+// newServer makes the HTTP server of a node. Damage that a read meets ends the
+// node: what else is damaged nobody knows.
+func newServer(n *node, c *Config, registry *prometheus.Registry, fatal func(error)) (*httpapi.Server, error) {
+	return httpapi.New(httpapi.Options{
+		NodeID:   n.dir.NodeID(),
+		Appender: members{n.members},
+		Reads:    reads{n.machine},
+		Waiter:   reads{n.machine},
+		Cluster:  members{n.members},
+		Classify: classify,
+		Logger:   n.logger,
+		// The client that met the damage is told of it before the end.
+		OnCorrupt:  func(err error) { time.AfterFunc(corruptGrace, func() { fatal(err) }) },
+		URL:        c.HTTPURL(),
+		Metrics:    promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
+		Registerer: registry,
+	})
+}
+
+// classify is the one table from the errors of the parts to what they mean to a
+// client. An error that is not in it leaves an append's outcome open.
+func classify(err error) (httpapi.Fault, bool) {
+	var damaged *eventlog.CorruptError
+	switch {
+	case unknown(err):
+		// Whatever caused it: the append may have happened.
+		return httpapi.Fault{}, false
+	case errors.As(err, &damaged):
+		return httpapi.Fault{Code: httpapi.Corrupt, Detail: damaged.Reason, File: damaged.File, Offset: damaged.Offset}, true
+	case errors.Is(err, eventlog.ErrNotFound), errors.Is(err, cluster.ErrUnknownMember):
+		return httpapi.Fault{Code: httpapi.NotFound}, true
+	case errors.Is(err, cluster.ErrNoLeader):
+		return httpapi.Fault{Code: httpapi.NoLeader}, true
+	case errors.Is(err, cluster.ErrOverloaded):
+		return httpapi.Fault{Code: httpapi.Overloaded}, true
+	case errors.Is(err, cluster.ErrTimeout):
+		return httpapi.Fault{Code: httpapi.Timeout}, true
+	case errors.Is(err, cluster.ErrClosed), errors.Is(err, fsm.ErrClosed):
+		return httpapi.Fault{Code: httpapi.Overloaded, Detail: "the node is stopping"}, true
+	}
+	return httpapi.Fault{}, false
+}
+
+func unknown(err error) bool {
+	var u *cluster.UnknownError
+	return errors.As(err, &u)
+}
+
+// newRegistry holds a node's metrics. It is not the process-wide one, so that
+// two nodes may live in one process.
+func newRegistry() *prometheus.Registry {
+	r := prometheus.NewRegistry()
+	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return r
+}
+
+// registerNode adds what the parts count. Two parts that name a figure alike are
+// a fault of ours, but none for which a node should not start.
+func registerNode(r *prometheus.Registry, m *fsm.Machine, s *snapshot.Store, logger *slog.Logger) {
+	own := []prometheus.Collector{
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "cairn_snapshot_pinned_bytes", Help: "Bytes kept only because a snapshot is being sent.",
+		}, func() float64 { return float64(s.PinnedBytes()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "cairn_build_info", Help: "Always 1; its label is the version of the node.",
+			ConstLabels: prometheus.Labels{"version": buildVersion()},
+		}, func() float64 { return 1 }),
+	}
+	for _, c := range append(own, m.Collectors()...) {
+		if err := r.Register(c); err != nil {
+			logger.Warn("metric left out", "error", err)
+		}
+	}
+}

@@ -1,0 +1,92 @@
+#!/usr/bin/env bash
+# Goes through the README's first screen as a user would: `make run`, the three
+# printed curl lines, Ctrl-C, and `make run` again on the same data.
+# Needs curl. Uses the ports of the nodes 1 to 3.
+set -euo pipefail
+repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+export CAIRN_DATA=$repo/.cairn-smoke
+unset CAIRN_BIN
+out=$CAIRN_DATA.out
+runner=
+
+say() { printf 'smoke: %s\n' "$*"; }
+fail() {
+  say "FAILED: $*" >&2
+  echo "--- make run said:" >&2
+  cat "$out" >&2 2>/dev/null || true
+  for log in "$CAIRN_DATA"/node-*.log; do
+    echo "--- the end of $log:" >&2
+    tail -n 20 "$log" >&2 2>/dev/null || true
+  done
+  exit 1
+}
+
+finish() {
+  set +e
+  "$repo/scripts/cluster.sh" down >/dev/null 2>&1
+  [ -z "$runner" ] || wait "$runner" 2>/dev/null
+  "$repo/scripts/cluster.sh" wipe >/dev/null 2>&1
+  rm -f "$out"
+}
+trap finish EXIT
+
+# run_make starts `make run` as a job with a process group of its own, so that
+# it can be given Ctrl-C like a terminal does, and waits for its first screen.
+run_make() {
+  local end=$((SECONDS + 240)) # it may have to build
+  set -m
+  make -C "$repo" --no-print-directory run >"$out" 2>&1 </dev/null &
+  runner=$!
+  set +m
+  until grep -q 'Ctrl-C stops the cluster' "$out"; do
+    kill -0 "$runner" 2>/dev/null || fail "make run has ended"
+    [ $SECONDS -lt $end ] || fail "make run is not ready"
+    sleep 0.2
+  done
+}
+
+# ctrl_c sends SIGINT to everything that a terminal would send it to.
+ctrl_c() {
+  kill -INT -- "-$runner"
+  wait "$runner" || fail "make run ended with status $? after Ctrl-C"
+  runner=
+  grep -q '^stopped' "$out" || fail "it does not say that it has stopped"
+  for port in 7010 7020 7030; do
+    ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || fail "something still answers on port $port"
+  done
+}
+
+# printed N: the N-th curl line of the first screen.
+printed() { sed -n 's/^ *\(curl .*\)/\1/p' "$out" | sed -n "$1p"; }
+
+# expect TEXT in the output of a printed line, which is run as it stands.
+expect() {
+  local line=$1 want=$2 got
+  [ -n "$line" ] || fail "make run prints too few curl lines"
+  say "\$ $line"
+  got=$(timeout 5 bash -c "$line" 2>/dev/null) || [ $? -eq 124 ] || fail "that line fails: $got"
+  printf '%s\n' "$got" | cut -c 1-300
+  case $got in *"$want"*) ;; *) fail "no $want in that" ;; esac
+}
+
+command -v curl >/dev/null || fail "curl is not installed"
+rm -rf "$out"
+"$repo/scripts/cluster.sh" wipe >/dev/null
+
+say "make run"
+run_make
+cat "$out"
+expect "$(printed 1)" '"version":1'
+expect "$(printed 2)" '"FundsDeposited"'
+expect "$(printed 3)" '"account-42"'
+say "Ctrl-C"
+ctrl_c
+
+say "make run, again"
+run_make
+expect "$(printed 2)" '"FundsDeposited"'
+expect "$(printed 1)" '"version":2'
+expect "$(printed 2)" '"version":2'
+say "Ctrl-C"
+ctrl_c
+say "ok: the events were still there"
