@@ -32,7 +32,7 @@ func TestForm_OnceUnderRestarts(t *testing.T) {
 			}
 		})
 		n := startMember(t, board, memberOptions{id: id, expect: 3, join: join, disk: disks[id], gossip: gossip[id]})
-		gossip[id] = n.membership.gossip
+		gossip[id] = n.gossipAddress()
 		running[id] = n
 	}
 	stop := func(id string) {

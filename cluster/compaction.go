@@ -47,11 +47,10 @@ func (n *Node) compact(ctx context.Context) {
 func (n *Node) snapshot(ctx context.Context) error {
 	begun := time.Now()
 	fresh := n.log.sizes.begin()
-	reload := n.raft.ReloadableConfig()
-	reload.TrailingLogs = n.log.sizes.trailing(n.cfg.TrailingBytes)
-	err := n.raft.ReloadConfig(reload)
+	trailing := n.log.sizes.trailing(n.cfg.TrailingBytes)
+	err := n.reload(func(c *raft.ReloadableConfig) { c.TrailingLogs = trailing })
 	if err == nil {
-		err = n.waitFuture(ctx, n.raft.Snapshot())
+		err = n.waitFuture(ctx, func() raft.Future { return n.raft.Snapshot() })
 	}
 	if err != nil {
 		if !errors.Is(err, raft.ErrNothingNewToSnapshot) {
@@ -60,6 +59,6 @@ func (n *Node) snapshot(ctx context.Context) error {
 		return err
 	}
 	n.stats.snapshots.Inc()
-	n.logger.Info("snapshot taken", "took", time.Since(begun), "log_bytes", fresh, "trailing_entries", reload.TrailingLogs)
+	n.logger.Info("snapshot taken", "took", time.Since(begun), "log_bytes", fresh, "trailing_entries", trailing)
 	return nil
 }

@@ -102,7 +102,7 @@ func (m *membership) join(ctx context.Context, target string) error {
 		return err
 	}
 	for _, a := range addrs {
-		if a.String() == m.gossip {
+		if a.String() == m.gossipAddress() {
 			continue
 		}
 		if _, joinErr := m.list.Join([]string{a.String()}); joinErr != nil {
@@ -112,4 +112,12 @@ func (m *membership) join(ctx context.Context, target string) error {
 		return nil
 	}
 	return err // nil if the seed is this node itself
+}
+
+// gossipAddress is where others find this node's gossip, "" before start.
+func (m *membership) gossipAddress() string {
+	if own := m.gossip.Load(); own != nil {
+		return *own
+	}
+	return ""
 }

@@ -18,6 +18,9 @@ const (
 	// drainTimeout is how long a transfer waits for entries under way; those
 	// that are not done by then end with an unknown outcome.
 	drainTimeout = 2 * time.Second
+	// pickTimeout is how long a transfer waits for the voters to say how far they
+	// are.
+	pickTimeout = 300 * time.Millisecond
 	// probePause is the time between two looks at a transfer that failed.
 	probePause = 100 * time.Millisecond
 )
@@ -153,7 +156,7 @@ func (n *Node) transient(err error) bool {
 // applied everything in the log.
 func (n *Node) barrier(ctx context.Context) (uint64, error) {
 	term := n.raft.CurrentTerm()
-	if err := n.waitFuture(ctx, n.raft.Barrier(enqueueTimeout)); err != nil {
+	if err := n.waitFuture(ctx, func() raft.Future { return n.raft.Barrier(enqueueTimeout) }); err != nil {
 		return 0, fmt.Errorf("barrier: %w", err)
 	}
 	if !n.leads(term) {
@@ -188,15 +191,19 @@ func (n *Node) giveBirth(ctx context.Context) error {
 	return nil
 }
 
-// waitFuture waits for a future of Raft, but no longer than ctx allows: after
-// Raft was shut down most futures never come. The goroutine that waits on is
-// joined by Close when it can be.
-func (n *Node) waitFuture(ctx context.Context, f raft.Future) error {
+// waitFuture asks Raft for something and waits for it, but no longer than ctx
+// allows: once Raft is shut down most futures never come. Close waits for those
+// that were asked for before.
+func (n *Node) waitFuture(ctx context.Context, ask func() raft.Future) error {
+	n.futures.Add(1) // before the check, so that Close either sees it or is seen
+	if n.ending.Err() != nil {
+		n.futures.Add(-1)
+		return ErrClosed
+	}
 	done := make(chan error, 1)
-	n.futures.Add(1)
 	go func() {
 		defer n.futures.Add(-1)
-		done <- f.Error()
+		done <- ask().Error()
 	}()
 	select {
 	case err := <-done:
@@ -242,7 +249,7 @@ func (n *Node) handOver(ctx context.Context, to string) error {
 	if !v.open() {
 		return ErrNoLeader
 	}
-	target, err := n.transferTarget(to)
+	target, err := n.transferTarget(ctx, to)
 	if err != nil {
 		return err
 	}
@@ -253,7 +260,7 @@ func (n *Node) handOver(ctx context.Context, to string) error {
 	if err := n.proposer.drain(drain); err != nil {
 		n.logger.Warn("handing over with entries under way", "error", err)
 	}
-	err = n.transfer(ctx, target)
+	err = n.waitFuture(ctx, func() raft.Future { return n.raft.LeadershipTransferToServer(target.ID, target.Address) })
 	if err == nil {
 		err = n.awaitOther(ctx)
 	}
@@ -264,38 +271,52 @@ func (n *Node) handOver(ctx context.Context, to string) error {
 	return nil
 }
 
-func (n *Node) transfer(ctx context.Context, target *raft.Server) error {
-	if target == nil {
-		return n.waitFuture(ctx, n.raft.LeadershipTransfer())
-	}
-	return n.waitFuture(ctx, n.raft.LeadershipTransferToServer(target.ID, target.Address))
-}
-
-// transferTarget finds the voter to hand over to; nil leaves the choice to Raft.
-func (n *Node) transferTarget(to string) (*raft.Server, error) {
+// transferTarget finds the voter to hand over to. Left the choice, it takes the
+// one with the longest log among those that answer; Raft would take one that
+// had the longest when it was last heard of, and may have died since.
+func (n *Node) transferTarget(ctx context.Context, to string) (raft.Server, error) {
 	servers := n.raft.GetConfiguration()
 	if err := servers.Error(); err != nil {
-		return nil, err
+		return raft.Server{}, err
 	}
-	others := false
+	var others []raft.Server
 	for _, s := range servers.Configuration().Servers {
 		if s.ID == raft.ServerID(n.cfg.NodeID) || s.Suffrage != raft.Voter {
 			continue
 		}
-		others = true
 		if string(s.ID) == to {
-			return &s, nil
+			return s, nil
+		}
+		others = append(others, s)
+	}
+	if to == n.cfg.NodeID {
+		return raft.Server{}, fmt.Errorf("%w: %s leads already", ErrUnknownMember, to)
+	}
+	if to != "" {
+		return raft.Server{}, fmt.Errorf("%w: no voter %s", ErrUnknownMember, to)
+	}
+	return n.longestLog(ctx, others)
+}
+
+func (n *Node) longestLog(ctx context.Context, servers []raft.Server) (best raft.Server, err error) {
+	ctx, cancel := context.WithTimeout(ctx, pickTimeout)
+	defer cancel()
+	answers := make([]voterState, len(servers))
+	var asked sync.WaitGroup
+	for i, s := range servers {
+		asked.Go(func() { answers[i] = n.askVoter(ctx, s) })
+	}
+	asked.Wait()
+	longest := uint64(0)
+	for i, a := range answers {
+		if a.last > longest {
+			best, longest = servers[i], a.last
 		}
 	}
-	switch {
-	case to == "" && others:
-		return nil, nil
-	case to == "":
-		return nil, errors.New("there is no other voter")
-	case to == n.cfg.NodeID:
-		return nil, fmt.Errorf("%w: %s leads already", ErrUnknownMember, to)
+	if longest == 0 {
+		return best, errors.New("no other voter answers")
 	}
-	return nil, fmt.Errorf("%w: no voter %s", ErrUnknownMember, to)
+	return best, nil
 }
 
 // awaitOther waits until another node is known to lead.
@@ -321,7 +342,7 @@ func (n *Node) resume(term uint64) {
 	ctx, cancel := context.WithTimeout(n.ending, n.cfg.StallTimeout)
 	defer cancel()
 	for {
-		err := n.waitFuture(ctx, n.raft.Barrier(enqueueTimeout))
+		err := n.waitFuture(ctx, func() raft.Future { return n.raft.Barrier(enqueueTimeout) })
 		switch {
 		case err == nil && n.leads(term):
 			n.proposer.queue.reopen()

@@ -82,9 +82,9 @@ type membership struct {
 	settleBell, joinBell, formBell, roundBell, leaderBell bell
 
 	list    *memberlist.Memberlist // set by start before any loop runs
-	gossip  string                 // our gossip address; likewise
 	cancel  context.CancelFunc     // ends the loops; likewise
 	loops   sync.WaitGroup
+	gossip  atomic.Pointer[string] // our gossip address, nil before start
 	closed  atomic.Bool
 	leading atomic.Bool // leaderLoop runs: it makes the rounds
 	ended   sync.Once   // guards OnFatal
@@ -157,7 +157,9 @@ func (m *membership) start(ctx context.Context) error {
 		cancel()
 		return err
 	}
-	m.list, m.cancel, m.gossip = list, cancel, list.LocalNode().Address()
+	own := list.LocalNode().Address()
+	m.list, m.cancel = list, cancel
+	m.gossip.Store(&own) // peers may ask for it already
 	for _, loop := range []func(context.Context){m.settleLoop, m.joinLoop, m.formLoop, m.roundLoop, m.selfLoop} {
 		m.loops.Go(func() { loop(lifetime) })
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -32,6 +33,8 @@ type memNetwork struct {
 	hub   *memHub
 	addr  string
 	trans *memTransport
+
+	dead    chan struct{} // closed when its process dies
 
 	mu      sync.Mutex
 	service PeerService
@@ -78,7 +81,7 @@ func (h *memHub) thaw(addr string) {
 // join adds a node and connects it to the others.
 func (h *memHub) join(addr string) *memNetwork {
 	_, inner := raft.NewInmemTransportWithTimeout(raft.ServerAddress(addr), 500*time.Millisecond)
-	n := &memNetwork{hub: h, addr: addr, trans: &memTransport{inner, h}}
+	n := &memNetwork{hub: h, addr: addr, trans: &memTransport{inner, h}, dead: make(chan struct{})}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.nodes[addr] = n
@@ -96,6 +99,17 @@ func (h *memHub) connectLocked() {
 			}
 		}
 	}
+}
+
+// kill ends a node's process, as far as the others can tell: its connections
+// break and its address refuses new ones.
+func (h *memHub) kill(addr string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.cut[addr] = true
+	h.connectLocked()
+	close(h.nodes[addr].dead)
+	delete(h.nodes, addr)
 }
 
 // setCut cuts a node off or lets it back.
@@ -120,16 +134,31 @@ func (n *memNetwork) Call(ctx context.Context, addr, name string, body []byte) (
 	peer, cut := h.nodes[addr], h.cut[addr] || h.cut[n.addr]
 	h.calls[name]++
 	h.mu.Unlock()
-	if peer == nil || cut {
+	if peer == nil {
+		return nil, &notSentError{syscall.ECONNREFUSED}
+	}
+	if cut {
 		return nil, &notSentError{errors.New("unreachable")}
 	}
 	peer.mu.Lock()
 	service := peer.service
 	peer.mu.Unlock()
 	if service == nil {
-		return nil, &notSentError{errors.New("connection refused")}
+		return nil, &notSentError{syscall.ECONNREFUSED}
 	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-peer.dead:
+			cancel(errors.New("connection reset"))
+		case <-ctx.Done():
+		}
+	}()
 	answer, err := service(ctx, name, body)
+	if cause := context.Cause(ctx); cause != nil {
+		return nil, cause
+	}
 	if p := (*PeerError)(nil); err != nil && !errors.As(err, &p) {
 		err = &PeerError{Code: codeFailed, Message: err.Error()}
 	}
@@ -182,4 +211,11 @@ func newMemCluster(t *testing.T, size int, change func(i int, c *Config)) *memCl
 	}
 	m.form()
 	return m
+}
+
+// closeAll stops the nodes and lets Raft's last messages time out, so that the
+// bubble can end.
+func (m *memCluster) closeAll() {
+	m.testCluster.closeAll()
+	time.Sleep(time.Minute)
 }

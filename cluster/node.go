@@ -52,6 +52,7 @@ type Node struct {
 	remoteReads *readRounds
 	commands    *commandFinder
 	transfers   sync.Mutex // one transfer at a time
+	reloads     sync.Mutex // one change of Raft's configuration at a time
 	caughtUp    atomic.Bool
 	running     sync.WaitGroup // goroutines that end with ending or with stopped
 	futures     atomic.Int64   // goroutines that wait for Raft
@@ -79,7 +80,7 @@ func Start(ctx context.Context, cfg Config, sm StateMachine, snaps raft.Snapshot
 		server: newPeerServer(), leadership: newLeadership(), stopped: make(chan struct{}),
 	}
 	n.ending, n.end = context.WithCancel(context.Background())
-	n.views = newViews(raft.ServerID(cfg.NodeID), n.newForwarder)
+	n.views = newViews(raft.ServerID(cfg.NodeID), n.newForwarder, n.ending.Done())
 	steps := []func(context.Context, raft.SnapshotStore) error{
 		n.startStores, n.startNetwork, n.startRaft, n.startLoops, n.startMembers,
 	}
@@ -128,6 +129,7 @@ func (n *Node) startNetwork(context.Context, raft.SnapshotStore) error {
 	n.server.handle(callReadIndex, n.serveReadIndex)
 	n.server.handle(callForward, n.serveForward)
 	n.server.handle(callTransfer, n.serveTransfer)
+	n.server.handle(callWatch, n.serveWatch)
 	n.members, err = n.cfg.members(&n.cfg, membershipDeps{
 		raft:          func() *raft.Raft { return n.raft },
 		sm:            n.sm,
@@ -194,6 +196,7 @@ func (n *Node) startLoops(context.Context, raft.SnapshotStore) error {
 	n.running.Go(func() { n.leadership.drain(n.ending) })
 	n.running.Go(func() { n.follow(n.ending) })
 	n.running.Go(func() { n.compact(n.ending) })
+	n.running.Go(func() { n.watchLeader(n.ending) })
 	n.running.Go(func() { n.catchUp(n.ending) })
 	n.network.Serve(n.serve)
 	return nil
@@ -323,29 +326,33 @@ func (n *Node) shutDown(ctx context.Context) error {
 // counterpart was never reached.
 func (n *Node) undo() error {
 	var errs []error
-	ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
-	defer cancel()
+	within := func(f func(ctx context.Context) error) {
+		ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+		defer cancel()
+		errs = append(errs, f(ctx))
+	}
 	if n.members != nil {
 		errs = append(errs, n.members.close())
 	}
 	n.end()
 	n.views.close()
 	if n.proposer != nil {
-		errs = append(errs, n.proposer.close(ctx))
+		within(n.proposer.close)
 	}
 	close(n.stopped)
 	if !n.gate.closed {
 		n.gate.close()
 	}
-	errs = append(errs, n.gate.wait(ctx))
+	within(n.gate.wait)
 	if n.raft != nil {
-		errs = append(errs, n.shutRaft(ctx))
+		within(n.awaitFutures)
+		within(n.shutRaft)
 	}
 	n.served.close()
 	if n.network != nil {
 		errs = append(errs, n.network.Close())
 	}
-	errs = append(errs, n.served.wait(ctx))
+	within(n.served.wait)
 	n.running.Wait()
 	if n.unregister != nil {
 		n.unregister()
@@ -353,10 +360,21 @@ func (n *Node) undo() error {
 	if n.stores != nil {
 		errs = append(errs, n.stores.close())
 	}
-	if left := n.futures.Load(); left > 0 {
-		n.logger.Debug("raft left futures without an answer", "count", left)
-	}
 	return errors.Join(errs...)
+}
+
+// awaitFutures waits for Raft to answer what it was asked, which it may never do
+// once it is shut down.
+func (n *Node) awaitFutures(ctx context.Context) error {
+	for n.futures.Load() > 0 {
+		select {
+		case <-time.After(time.Millisecond):
+		case <-ctx.Done():
+			n.logger.Warn("raft leaves futures without an answer", "count", n.futures.Load())
+			return nil
+		}
+	}
+	return nil
 }
 
 // shutRaft stops Raft and waits for its goroutines. One that hangs in a disk

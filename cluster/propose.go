@@ -97,13 +97,21 @@ func unwritten(pending []int, results []Result) []int {
 
 // giveUp sets the errors of appends that could not be written in time.
 func (n *Node) giveUp(pending []int, results []Result, cause error) {
-	err := ErrTimeout
-	if n.views.load().leader == "" {
-		err = ErrNoLeader
-	}
 	for _, i := range pending {
-		results[i].Err = fmt.Errorf("%w: %w (%w)", err, cause, results[i].Err)
+		results[i].Err = n.tooLate(cause, results[i].Err)
 	}
+}
+
+// tooLate is the error of a call that ended with cause while it waited for a
+// leader; last is why its last attempt failed.
+func (n *Node) tooLate(cause, last error) error {
+	switch {
+	case errors.Is(cause, ErrClosed):
+		return ErrClosed
+	case n.views.load().leader == "":
+		return fmt.Errorf("%w: %w (%w)", ErrNoLeader, cause, last)
+	}
+	return fmt.Errorf("%w: %w (%w)", ErrTimeout, cause, last)
 }
 
 func fail(results []Result, err error) {

@@ -109,15 +109,11 @@ func (n *Node) ReadIndex(ctx context.Context) error {
 				return fmt.Errorf("wait for index %d: %w", index, err)
 			}
 		}
-		if werr := n.views.await(ctx, v, pause); werr != nil {
+		if cause := n.views.await(ctx, v, pause); cause != nil {
 			if n.ending.Err() != nil {
-				return ErrClosed
+				cause = ErrClosed // which has ended ctx too
 			}
-			reason := ErrTimeout
-			if n.views.load().leader == "" {
-				reason = ErrNoLeader
-			}
-			return fmt.Errorf("%w: %w (%w)", reason, werr, err)
+			return n.tooLate(cause, err)
 		}
 	}
 }
@@ -213,7 +209,7 @@ func (n *Node) confirmTerm(term uint64) error {
 			}
 			agree++
 		default:
-			n.running.Go(func() { terms <- n.askTerm(ctx, s) })
+			n.running.Go(func() { terms <- n.askVoter(ctx, s).term })
 		}
 		voters++
 	}
@@ -236,23 +232,30 @@ func (n *Node) confirmTerm(term uint64) error {
 	return nil
 }
 
-// askTerm asks a voter for its term; 0 = it did not answer.
-func (n *Node) askTerm(ctx context.Context, s raft.Server) uint64 {
-	b, err := n.peers.call(ctx, n.peerAddress(s.ID, s.Address), callTerm, []byte(s.ID))
-	if err != nil || len(b) != 8 {
-		n.logger.Debug("term of a voter", "node_id", string(s.ID), "error", err)
-		return 0
-	}
-	return binary.LittleEndian.Uint64(b)
+// voterState is what a voter says of itself: 16 bytes, little-endian. It is zero
+// of one that does not answer.
+type voterState struct {
+	term uint64
+	last uint64 // index of its last entry
 }
 
-// serveTerm tells this node's term to a leader that means this node: after a
+func (n *Node) askVoter(ctx context.Context, s raft.Server) voterState {
+	b, err := n.peers.call(ctx, n.peerAddress(s.ID, s.Address), callTerm, []byte(s.ID))
+	if err != nil || len(b) != 16 {
+		n.logger.Debug("a voter does not say its term", "node_id", string(s.ID), "error", err)
+		return voterState{}
+	}
+	return voterState{term: binary.LittleEndian.Uint64(b), last: binary.LittleEndian.Uint64(b[8:])}
+}
+
+// serveTerm tells this node's state to a leader that means this node: after a
 // change of addresses it may have reached the wrong one.
 func (n *Node) serveTerm(_ context.Context, body []byte) ([]byte, error) {
 	if string(body) != n.cfg.NodeID {
 		return nil, errOtherNode
 	}
-	return binary.LittleEndian.AppendUint64(nil, n.raft.CurrentTerm()), nil
+	b := binary.LittleEndian.AppendUint64(nil, n.raft.CurrentTerm())
+	return binary.LittleEndian.AppendUint64(b, n.raft.LastIndex()), nil
 }
 
 // commandFinder translates a committed index into that of the last command at

@@ -153,6 +153,7 @@ func TestReconcile_RestartElsewhere(t *testing.T) {
 	eventually(t, "one cluster", func() bool { return oneCluster(nodes) })
 	old := followerOf(t, nodes)
 	old.stop(t, false)
+	awaitSilence(t, without(nodes, old), old.id)
 	back := startMember(t, board, memberOptions{id: old.id, raftAddr: "elsewhere", expect: 3, join: join, disk: old.disk, tune: slow})
 	nodes[slices.Index(nodes, old)] = back
 	eventually(t, "all know the new address", func() bool {
@@ -209,10 +210,11 @@ func TestReconcile_Wiped(t *testing.T) {
 	nodes := formThree(t, board)
 	old := followerOf(t, nodes)
 	old.stop(t, false)
-	rest := slices.DeleteFunc(slices.Clone(nodes), func(n *member) bool { return n == old })
+	rest := without(nodes, old)
 	same := startMember(t, board, memberOptions{id: old.id, expect: 3, join: rest[0].seeds(), late: true})
 	expectFatal(t, same, ErrWiped)
 	same.stop(t, false)
+	awaitSilence(t, rest, old.id)
 	fresh := startMember(t, board, memberOptions{id: "new", raftAddr: old.raftAddr, expect: 3, join: rest[0].seeds()})
 	eventually(t, "it is a voter under its new id", func() bool { return oneCluster(append(rest, fresh)) })
 	s, ok := findServer(servers(fresh.rf), old.id)

@@ -24,7 +24,8 @@ var (
 // ErrRemoved ends a node that was removed from the cluster.
 var ErrRemoved = errors.New("this node was removed from the cluster; to take part again it needs an empty data directory")
 
-// errNotLeader says that another node must do it.
+// errNotLeader says that it must be tried again: by another node, or by this
+// one when it leads again. A removal can be repeated at any point.
 var errNotLeader = errors.New("not the leader")
 
 // Codes of a PeerError that answers a remove, beside codeUnknownMember.
@@ -62,13 +63,12 @@ func (m *membership) remove(ctx context.Context, id string) error {
 			return err
 		}
 		if !pause(ctx, 50*time.Millisecond, nil) {
-			return ErrNoLeader
+			return fmt.Errorf("%w: %w", ErrNoLeader, err)
 		}
 	}
 }
 
-// tryRemove does it here or where the leader is. errNotLeader means that
-// nothing was done and another attempt may find the leader.
+// tryRemove does it here or where the leader is.
 func (m *membership) tryRemove(ctx context.Context, id string) error {
 	r := m.deps.raft()
 	addr, leader := r.LeaderWithID()
@@ -84,14 +84,14 @@ func (m *membership) tryRemove(ctx context.Context, id string) error {
 	var done struct{}
 	err := m.ask(ctx, string(addr), "remove", removeCall{ID: id}, &done)
 	var refused *PeerError
-	var unsent *notSentError
 	switch {
-	case errors.As(err, &refused):
-		if known, ok := removeCodes[refused.Code]; ok {
-			return known
-		}
-	case errors.As(err, &unsent):
-		return errNotLeader // the leader is gone; the next one will do it
+	case err == nil:
+		return nil
+	case !errors.As(err, &refused):
+		return fmt.Errorf("%w: %w", errNotLeader, err) // it may be gone, and the next one will do it
+	}
+	if known, ok := removeCodes[refused.Code]; ok {
+		return fmt.Errorf("%w (asked %s)", known, leader)
 	}
 	return err
 }
@@ -145,7 +145,7 @@ func (m *membership) removeHere(ctx context.Context, r *raft.Raft, id string) er
 		}
 	}
 	if err := m.apply(ctx, change{kind: changeRemove, id: id}); err != nil {
-		return fmt.Errorf("take %s off the list of servers: %w", id, err)
+		return fmt.Errorf("%w: take %s off the list of servers: %w", errNotLeader, id, err)
 	}
 	return nil
 }
@@ -157,9 +157,10 @@ func (m *membership) declareRemoved(ctx context.Context, id string) error {
 		return err
 	}
 	out, err := m.deps.proposeSystem(ctx, c)
+	var unknown *UnknownError
 	switch {
-	case errors.Is(err, ErrNoLeader):
-		return errNotLeader
+	case errors.Is(err, ErrNoLeader), errors.As(err, &unknown):
+		return fmt.Errorf("%w: %w", errNotLeader, err)
 	case err != nil:
 		return fmt.Errorf("declare %s removed: %w", id, err)
 	case !out.OK():

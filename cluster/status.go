@@ -91,7 +91,7 @@ func (m *membership) ownStatus(asker string) (peerStatus, error) {
 		ID:        m.cfg.NodeID,
 		Run:       m.run,
 		HTTP:      m.cfg.HTTP,
-		Gossip:    m.gossip,
+		Gossip:    m.gossipAddress(),
 		Version:   m.cfg.Version,
 		LogID:     m.deps.sm.LogID(),
 		Term:      r.CurrentTerm(),

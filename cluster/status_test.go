@@ -36,8 +36,8 @@ func TestStatus_Cluster(t *testing.T) {
 	}
 	eventually(t, "the leader knows that it has caught up", func() bool {
 		leader.status(t.Context())
-		leader.mu.Lock()
-		defer leader.mu.Unlock()
+		leader.membership.mu.Lock()
+		defer leader.membership.mu.Unlock()
 		return leader.seen[follower.id].Position == position
 	})
 	follower.stop(t, false)

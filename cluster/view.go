@@ -30,13 +30,14 @@ func (v *view) open() bool { return v.term != 0 }
 type views struct {
 	self    raft.ServerID
 	forward func(addr raft.ServerAddress, id raft.ServerID) *forwarder
+	ending  <-chan struct{} // closed when the node ends
 
 	mu      sync.Mutex // makes changes one by one
 	current atomic.Pointer[view]
 }
 
-func newViews(self raft.ServerID, forward func(raft.ServerAddress, raft.ServerID) *forwarder) *views {
-	v := &views{self: self, forward: forward}
+func newViews(self raft.ServerID, forward func(raft.ServerAddress, raft.ServerID) *forwarder, ending <-chan struct{}) *views {
+	v := &views{self: self, forward: forward, ending: ending}
 	v.current.Store(&view{changed: make(chan struct{})})
 	return v
 }
@@ -91,9 +92,10 @@ func (v *views) close() {
 	}
 }
 
-// await returns when old is no longer the current view, when d has passed, or
-// with the error of ctx. A node that knows no leader has nothing to do but
-// wait, so d is only there for what the view can't tell.
+// await returns when old is no longer the current view or when d has passed; or
+// with the error of ctx, or ErrClosed when the node ends. A node that knows no
+// leader has nothing to do but wait, so d is only there for what the view can't
+// tell.
 func (v *views) await(ctx context.Context, old *view, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -104,5 +106,7 @@ func (v *views) await(ctx context.Context, old *view, d time.Duration) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-v.ending:
+		return ErrClosed
 	}
 }

@@ -66,12 +66,23 @@ type fakeStore struct {
 	selects int
 	removed []string
 	moved   []string
+
+	ids      map[string]uint64 // positions of chosen ids, by stream and id
+	versions map[string]uint64
 }
 
 func newFakeStore() *fakeStore {
 	f := &fakeStore{changed: make(chan struct{}), logID: testLog, leader: "http://leader:7070"}
+	f.clear()
 	f.add(event.Event{Stream: event.StreamLog, Type: event.TypeLogCreated, ID: "birth", Data: []byte(`{}`)})
 	return f
+}
+
+// clear makes the log one that is not born.
+func (f *fakeStore) clear() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.events, f.ids, f.versions = nil, map[string]uint64{}, map[string]uint64{}
 }
 
 // add appends without asking.
@@ -84,7 +95,11 @@ func (f *fakeStore) add(events ...event.Event) uint64 {
 func (f *fakeStore) addLocked(events ...event.Event) uint64 {
 	for _, e := range events {
 		e.Position = uint64(len(f.events)) + 1
-		e.Version = f.versionLocked(e.Stream, e.Position) + 1
+		f.versions[e.Stream]++
+		e.Version = f.versions[e.Stream]
+		if e.IDChosen {
+			f.ids[e.Stream+"\x00"+e.ID] = e.Position
+		}
 		if e.Time == 0 {
 			e.Time = int64(1_700_000_000_000_000_000 + e.Position*1e9)
 		}
@@ -103,7 +118,10 @@ func (f *fakeStore) wakeLocked() {
 }
 
 func (f *fakeStore) versionLocked(stream string, at uint64) uint64 {
-	for i := min(int(at), len(f.events)) - 1; i >= 0; i-- {
+	if at >= uint64(len(f.events)) {
+		return f.versions[stream]
+	}
+	for i := int(at) - 1; i >= 0; i-- {
 		if f.events[i].Stream == stream {
 			return f.events[i].Version
 		}
@@ -140,17 +158,11 @@ func (f *fakeStore) Propose(ctx context.Context, a *event.Append) (event.Outcome
 
 // decideLocked is the state machine in short.
 func (f *fakeStore) decideLocked(a *event.Append) (o event.Outcome, fresh bool) {
-	known := map[string]uint64{}
-	for _, e := range f.events {
-		if e.IDChosen {
-			known[e.Stream+"\x00"+e.ID] = e.Position
-		}
-	}
 	var reused []event.IDAt
 	first := uint64(0)
 	same := true
 	for i, e := range a.Events {
-		at := known[e.Stream+"\x00"+e.ID]
+		at := f.ids[e.Stream+"\x00"+e.ID]
 		if at == 0 {
 			same = false
 			continue
@@ -426,14 +438,14 @@ func (f *fakeStore) Remove(_ context.Context, id string) error {
 // testServer is a server on a free port of loopback.
 type testServer struct {
 	*Server
-	t     *testing.T
+	t     testing.TB
 	store *fakeStore
 	url   string
 	h1    *http.Client
 	h2    *http.Client
 }
 
-func serve(t *testing.T, store *fakeStore, change ...func(*Options)) *testServer {
+func serve(t testing.TB, store *fakeStore, change ...func(*Options)) *testServer {
 	t.Helper()
 	o := Options{
 		NodeID: "node-1", Appender: store, Reads: store, Waiter: store, Cluster: store, Classify: classifyFake,
@@ -460,6 +472,8 @@ func serve(t *testing.T, store *fakeStore, change ...func(*Options)) *testServer
 		h1: &http.Client{Transport: plain}, h2: &http.Client{Transport: h2c},
 	}
 	t.Cleanup(func() {
+		plain.CloseIdleConnections()
+		h2c.CloseIdleConnections() // Shutdown gives HTTP/2 connections a second
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
@@ -468,8 +482,6 @@ func serve(t *testing.T, store *fakeStore, change ...func(*Options)) *testServer
 		if err := <-served; err != nil {
 			t.Errorf("serve: %v", err)
 		}
-		plain.CloseIdleConnections()
-		h2c.CloseIdleConnections()
 		store.mu.Lock()
 		defer store.mu.Unlock()
 		if store.views != 0 {

@@ -18,7 +18,7 @@ import (
 
 // tail is an open follower.
 type tail struct {
-	t      *testing.T
+	t      testing.TB
 	lines  *bufio.Scanner
 	header http.Header
 	close  func()
@@ -272,7 +272,7 @@ func TestFollow_PositionNotHereYet(t *testing.T) {
 
 func TestFollow_LogNotBornYet(t *testing.T) {
 	store := newFakeStore()
-	store.set(func() { store.events = nil })
+	store.clear()
 	ts := serve(t, store)
 	ts.get("/v1/events?follow=true&timeout=20ms").check(t, 503, "urn:cairn:error:timeout")
 	time.AfterFunc(20*time.Millisecond, func() { store.add(event.Event{Stream: "$log", Type: "log-created"}) })

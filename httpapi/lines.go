@@ -16,7 +16,8 @@ type lineReader struct {
 	buf     *held
 	start   int // of what is in buf and not yet taken
 	scanned int // up to where there is no line end, from start
-	idle    bool
+	begun   bool // a deadline is set for the line that has begun
+	bounded bool // a deadline is set
 	endless bool // a client may wait between lines as long as it likes
 	over    time.Time
 	err     error // of the last Read
@@ -27,7 +28,7 @@ type lineReader struct {
 var errLineTooLong = errors.New("line is too long")
 
 func newLineReader(x *exchange, endless bool) *lineReader {
-	l := &lineReader{x: x, buf: x.s.budget.hold(), endless: endless, idle: true}
+	l := &lineReader{x: x, buf: x.s.budget.hold(), endless: endless}
 	if !endless {
 		l.over = time.Now().Add(10 * x.s.opts.BodyTimeout)
 	}
@@ -44,7 +45,7 @@ func (l *lineReader) next() ([]byte, error) {
 		if end := bytes.IndexByte(rest[l.scanned:], '\n'); end >= 0 {
 			line := bytes.Trim(rest[:l.scanned+end], jsonSpace)
 			l.start += l.scanned + end + 1
-			l.scanned = 0
+			l.scanned, l.begun = 0, false
 			if len(line) > maxBody {
 				return nil, errLineTooLong
 			}
@@ -70,6 +71,9 @@ func (l *lineReader) next() ([]byte, error) {
 func (l *lineReader) last(rest []byte) ([]byte, error) {
 	l.start, l.scanned = len(l.buf.b), 0
 	line := bytes.Trim(rest, jsonSpace)
+	if l.err != io.EOF && l.stopped.Load() {
+		return nil, errStopped
+	}
 	if l.err != io.EOF || len(line) == 0 {
 		return nil, l.err
 	}
@@ -110,20 +114,23 @@ var errStopped = errors.New("stopped")
 // time between lines and that for the whole as well.
 func (l *lineReader) setDeadline() {
 	begun := len(l.buf.b) > 0
-	if begun && !l.idle {
-		return // set when the line began
+	if begun && l.begun {
+		return // a byte now and then is not progress
 	}
-	var deadline time.Time
-	if begun || !l.endless {
-		deadline = time.Now().Add(l.x.s.opts.BodyTimeout)
+	l.begun = begun
+	if !begun && l.endless {
+		if l.bounded {
+			l.bounded = false
+			_ = l.x.rc.SetReadDeadline(time.Time{})
+		}
+		return
 	}
+	deadline := time.Now().Add(l.x.s.opts.BodyTimeout)
 	if !l.over.IsZero() && deadline.After(l.over) {
 		deadline = l.over
 	}
-	if begun || !l.idle || !l.endless {
-		_ = l.x.rc.SetReadDeadline(deadline)
-	}
-	l.idle = !begun
+	l.bounded = true
+	_ = l.x.rc.SetReadDeadline(deadline)
 }
 
 // passOver skips the rest of a line that is too long.

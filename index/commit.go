@@ -23,7 +23,7 @@ func (x *Index) Commit(sp Savepoint) error {
 	if closed {
 		return ErrClosed
 	}
-	if err := x.store.failure(); err != nil {
+	if err := x.store.failed(); err != nil {
 		return fmt.Errorf("commit savepoint %d: %w", sp.Position, err)
 	}
 	through := gen.base
@@ -36,7 +36,10 @@ func (x *Index) Commit(sp Savepoint) error {
 	if err := x.write(gen, frozen, &sp); err != nil {
 		return fmt.Errorf("commit savepoint %d: %w", sp.Position, err)
 	}
-	next := x.store.newGeneration(sp.Position)
+	next, err := x.store.newGeneration(sp.Position)
+	if err != nil {
+		return fmt.Errorf("commit savepoint %d: %w", sp.Position, err)
+	}
 	x.mu.Lock()
 	x.gen, x.frozen = next, nil
 	x.mu.Unlock()
@@ -61,16 +64,12 @@ func (x *Index) write(gen *generation, frozen *overlay, sp *Savepoint) error {
 		return errors.Join(err, c.batch.Close())
 	}
 	x.counts.commitBytes.Add(uint64(c.batch.Len()))
-	return x.store.guard(func() error {
-		// Its contents may live on in Pebble: it is closed only if all went well.
-		if err := c.batch.Commit(pebble.Sync); err != nil {
-			return err
-		}
-		if err := x.store.failure(); err != nil {
-			return err // Fatalf in a Pebble that goes on after it
-		}
-		return c.batch.Close()
-	})
+	// After a failure the batch may be anywhere in Pebble: it is closed only if
+	// all went well.
+	if err := x.store.guard(func() error { return c.batch.Commit(pebble.Sync) }); err != nil {
+		return err
+	}
+	return c.batch.Close()
 }
 
 // committer turns an overlay into a batch.
@@ -215,7 +214,7 @@ func (x *Index) Checkpoint(dir string) error {
 	if closed {
 		return ErrClosed
 	}
-	err := x.store.failure()
+	err := x.store.failed()
 	if err == nil {
 		err = x.store.guard(func() error { return x.store.db.Checkpoint(dir, pebble.WithFlushedWAL()) })
 	}

@@ -176,6 +176,17 @@ func hasTerm(e *event.Event, k kind, text string) bool {
 	}
 }
 
+// noReuse is a MemFS that creates a file instead of reusing one: MemFS locks
+// itself twice for that, and hangs if a CrashClone comes in between.
+type noReuse struct{ *vfs.MemFS }
+
+func (fs noReuse) ReuseForWrite(oldName, newName string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if err := fs.Remove(oldName); err != nil {
+		return nil, err
+	}
+	return fs.Create(newName, category)
+}
+
 // crash is what the disk may hold after a power failure.
 type crash struct {
 	fs                *vfs.MemFS
@@ -183,32 +194,51 @@ type crash struct {
 	what              string
 }
 
-func TestCommit_CrashAfterEveryOperation(t *testing.T) {
-	const seed = 7
-	s := newScript(seed)
-	var mu sync.Mutex // Pebble writes from several goroutines
-	var crashes []crash
-	var certain, possible, ops int
-	mem := vfs.NewCrashableMem()
-	fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+// recorder is a file system that notes, before each operation that changes
+// something, what a crash at this moment may leave.
+type recorder struct {
+	vfs.FS
+	mu                sync.Mutex // Pebble writes from several goroutines
+	ops               int
+	crashes           []crash
+	certain, possible int
+}
+
+func newRecorder(mem *vfs.MemFS) *recorder {
+	r := &recorder{}
+	r.FS = errorfs.Wrap(noReuse{mem}, errorfs.InjectorFunc(func(op errorfs.Op) error {
 		if op.Kind.ReadOrWrite() == errorfs.OpIsRead {
 			return nil
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		ops++
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.ops++
 		for _, percent := range []int{0, 10, 50, 100} {
-			crashes = append(crashes, crash{
-				fs: mem.CrashClone(vfs.CrashCloneCfg{
-					UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(uint64(int64(ops*1000+percent)), 3))}),
-				certain: certain, possible: possible,
-				what: fmt.Sprintf("seed %d: %d%% of unsynced kept before operation %d (%d on %s)", seed, percent, ops, op.Kind, op.Path),
+			r.crashes = append(r.crashes, crash{
+				fs:      crashClone(mem, percent, uint64(r.ops)),
+				certain: r.certain, possible: r.possible,
+				what: fmt.Sprintf("%d%% of unsynced kept before operation %d (%d on %s)", percent, r.ops, op.Kind, op.Path),
 			})
 		}
 		return nil
 	}))
-	x, err := s.run(Options{FS: fs, Dir: "gen/state", CacheBytes: 1 << 20},
-		func(c, p int) { mu.Lock(); defer mu.Unlock(); certain, possible = c, p })
+	return r
+}
+
+func (r *recorder) committed(certain, possible int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.certain, r.possible = certain, possible
+}
+
+func crashClone(mem *vfs.MemFS, percent int, seed uint64) *vfs.MemFS {
+	return mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(seed, uint64(percent)))})
+}
+
+func TestCommit_CrashAfterEveryOperation(t *testing.T) {
+	s := newScript(7)
+	rec := newRecorder(vfs.NewCrashableMem())
+	x, err := s.run(Options{FS: rec, Dir: "gen/state", CacheBytes: 1 << 20}, rec.committed)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -216,12 +246,36 @@ func TestCommit_CrashAfterEveryOperation(t *testing.T) {
 	if err := x.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range crashes {
+	for _, c := range rec.crashes {
 		s.verify(t, c.fs, c.certain, c.possible, c.what)
 	}
-	t.Logf("%d operations, %d crashes, %d blocks written, %d merged", ops, len(crashes), stats.BlocksWritten, stats.BlocksMerged)
-	if ops < 2*scriptRounds || stats.BlocksWritten == 0 || stats.BlocksMerged == 0 {
-		t.Errorf("%d operations, %+v: too few to mean anything", ops, stats)
+	t.Logf("%d operations, %d crashes, %d blocks written, %d merged", rec.ops, len(rec.crashes), stats.BlocksWritten, stats.BlocksMerged)
+	if rec.ops < 10*scriptRounds || stats.BlocksWritten == 0 || stats.BlocksMerged == 0 {
+		t.Errorf("%d operations, %+v: too few to mean anything", rec.ops, stats)
+	}
+}
+
+// A crash while what an earlier crash left is being opened.
+func TestOpen_CrashAfterEveryOperation(t *testing.T) {
+	s := newScript(9)
+	mem := vfs.NewCrashableMem()
+	x, err := s.run(Options{FS: noReuse{mem}, Dir: "gen/state", CacheBytes: 1 << 20}, func(int, int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	left := crashClone(mem, 50, 1) // of an index that is not closed
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	rec := newRecorder(left)
+	rec.committed(scriptRounds, scriptRounds)
+	s.verify(t, rec, scriptRounds, scriptRounds, "after the first crash")
+	for _, c := range rec.crashes {
+		s.verify(t, c.fs, c.certain, c.possible, c.what)
+	}
+	t.Logf("%d operations, %d crashes", rec.ops, len(rec.crashes))
+	if rec.ops < 10 {
+		t.Errorf("%d operations: too few to mean anything", rec.ops)
 	}
 }
 
@@ -243,7 +297,7 @@ func TestCommit_EveryOperationFailsOnce(t *testing.T) {
 		var told []error
 		var mu sync.Mutex
 		certain, possible := 0, 0
-		x, err := s.run(Options{FS: errorfs.Wrap(mem, inject), Dir: "gen/state", CacheBytes: 1 << 20,
+		x, err := s.run(Options{FS: errorfs.Wrap(noReuse{mem}, inject), Dir: "gen/state", CacheBytes: 1 << 20,
 			OnError: func(err error) { mu.Lock(); defer mu.Unlock(); told = append(told, err) }},
 			func(c, p int) { certain, possible = c, p })
 		mu.Lock()
@@ -253,16 +307,15 @@ func TestCommit_EveryOperationFailsOnce(t *testing.T) {
 		if err != nil && len(told) == 0 && !errors.Is(err, errorfs.ErrInjected) {
 			t.Fatalf("operation %d: an error without a cause: %v", n, err)
 		}
-		if err == nil && x.store.failed.Load() != nil && x.Commit(s.savepoint(scriptRounds)) == nil {
+		if err == nil && x.store.failed() != nil && x.Commit(s.savepoint(scriptRounds)) == nil {
 			t.Fatalf("operation %d: a commit succeeded after %v", n, told)
 		}
 		mu.Unlock()
 		if err != nil {
 			refused++
 		}
-		for _, percent := range []int{0, 10, 50, 100} {
-			after := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(uint64(n), 3))})
-			s.verify(t, after, certain, possible, fmt.Sprintf("operation %d failed (%+v): %v, %d%% kept", n, failed.Load(), err, percent))
+		for _, percent := range []int{0, 100} {
+			s.verify(t, crashClone(mem, percent, uint64(n)), certain, possible, fmt.Sprintf("operation %d failed (%+v): %v, %d%% kept", n, failed.Load(), err, percent))
 		}
 		if x != nil {
 			_ = x.Close()

@@ -103,26 +103,39 @@ func open(o Options, lim limits) (*Index, Savepoint, error) {
 	if x.store.logger == nil {
 		x.store.logger = slog.New(slog.DiscardHandler)
 	}
-	x.store.onError = o.OnError
 	x.store.flushed = make(chan struct{}, 1)
+	x.store.dead = make(chan struct{})
 	if err := x.store.open(&o, lim.memTable); err != nil {
 		return nil, Savepoint{}, fmt.Errorf("open index %s: %w", o.Dir, err)
 	}
-	x.gen = x.store.newGeneration(0)
+	sp, err := x.start(o.OnError)
+	if err != nil {
+		err = errors.Join(err, x.store.close())
+		return nil, Savepoint{}, fmt.Errorf("open index %s: %w", o.Dir, err)
+	}
+	x.janitor.Go(x.dropIdleIterators)
+	return x, sp, nil
+}
+
+// start reads the savepoint of a store that is open, and begins after it.
+func (x *Index) start(onError func(error)) (sp Savepoint, err error) {
+	if x.gen, err = x.store.newGeneration(0); err != nil {
+		return sp, err
+	}
 	key := []byte{prefixSavepoint}
 	value, ok, err := x.gen.get(key, nil)
-	var sp Savepoint
 	if err == nil && ok {
 		sp, err = decodeSavepoint(key, value)
 	}
+	if err == nil {
+		err = x.store.opened(onError)
+	}
 	if err != nil {
-		err = errors.Join(err, x.gen.release(), x.store.close())
-		return nil, Savepoint{}, fmt.Errorf("open index %s: %w", o.Dir, err)
+		return sp, errors.Join(err, x.gen.release())
 	}
 	x.gen.base = sp.Position
 	x.active = newOverlay(sp.Position + 1)
-	x.janitor.Go(x.dropIdleIterators)
-	return x, sp, nil
+	return sp, nil
 }
 
 // dropIdleIterators runs until Close. An iterator kept for reuse holds on to

@@ -52,7 +52,7 @@ func (x *Index) Stats() Stats {
 		s.FrozenBytes = x.frozen.bytes
 	}
 	x.mu.RUnlock()
-	if closed || x.store.failed.Load() != nil { // after a failure Pebble may hold its locks for good
+	if closed || x.store.failed() != nil { // after a failure Pebble may hold its locks for good
 		return s
 	}
 	m := x.store.db.Metrics()

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -32,33 +31,51 @@ const (
 type store struct {
 	db     *pebble.DB
 	logger *slog.Logger
-	// onError is called once, by fail.
-	onError func(error)
-	failed  atomic.Pointer[error]
-	stalls  atomic.Uint64
+	stalls atomic.Uint64
+
 	// flushed gets a token when Pebble has new tables, so that iterators kept
 	// for reuse don't hold on to the old ones (generation.dropIdle). epoch
 	// counts these.
 	flushed chan struct{}
 	epoch   atomic.Uint64
+
+	failure atomic.Pointer[error]
+	dead    chan struct{} // closed when failure is set
+
+	mu      sync.Mutex  // guards onError
+	onError func(error) // called by fail; nil until Open has succeeded
 }
 
 // fail records the first failure: nothing may be reported as durable from then
 // on. It may be called with locks of Pebble's held.
 func (s *store) fail(err error) {
-	if s.failed.CompareAndSwap(nil, &err) {
-		s.logger.Error("index failed", "error", err)
-		if s.onError != nil {
-			s.onError(err)
-		}
+	if !s.failure.CompareAndSwap(nil, &err) {
+		return
+	}
+	close(s.dead)
+	s.mu.Lock()
+	onError := s.onError
+	s.mu.Unlock()
+	if onError != nil {
+		onError(err)
 	}
 }
 
-func (s *store) failure() error {
-	if p := s.failed.Load(); p != nil {
-		return fmt.Errorf("index failed: %w", *p)
+// failed returns the failure that ended the store, nil if it is well.
+func (s *store) failed() error {
+	if p := s.failure.Load(); p != nil {
+		return *p
 	}
 	return nil
+}
+
+// opened says whom to tell of failures from now on. Those before are an error
+// of Open.
+func (s *store) opened(onError func(error)) error {
+	s.mu.Lock()
+	s.onError = onError
+	s.mu.Unlock()
+	return s.failed()
 }
 
 // open opens or creates the database.
@@ -70,7 +87,7 @@ func (s *store) open(opts *Options, memTable uint64) error {
 	cache := pebble.NewCache(cacheBytes)
 	defer cache.Unref()
 	o := &pebble.Options{
-		FS:                          markerFS{opts.FS},
+		FS:                          newGuardedFS(opts.FS, opts.Dir, s),
 		Cache:                       cache,
 		FormatMajorVersion:          formatMajorVersion,
 		MemTableSize:                memTable,
@@ -110,31 +127,29 @@ func (s *store) noteFlushed() {
 	}
 }
 
-// guard runs a call into Pebble that writes, in a goroutine that it joins. At
-// an error of its WAL or MANIFEST Pebble panics or calls Logger.Fatalf and
-// expects the process to be gone; were it to go on, it could delete what the
-// MANIFEST doesn't cover. pebbleLogger ends the goroutine instead, whichever it
-// is, and guard turns both into an error.
+// guard runs a call into Pebble that writes. It returns when the call does, or
+// when the store has failed: the call may then be parked for good (guardedFS),
+// the one case in which its goroutine is left behind.
 func (s *store) guard(call func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		returned := false
 		var err error
 		defer func() {
-			if !returned {
-				if r := recover(); r != nil {
-					s.fail(fmt.Errorf("pebble: panic: %v", r))
-				}
-				err = s.failure()
+			if r := recover(); r != nil {
+				s.fail(fmt.Errorf("pebble: panic: %v", r))
+				return
 			}
 			done <- err
 		}()
 		err = call()
-		returned = true
 	}()
-	err := <-done
-	if err == nil {
-		err = s.failure()
+	var err error
+	select {
+	case err = <-done:
+	case <-s.dead:
+	}
+	if failed := s.failed(); failed != nil {
+		return failed
 	}
 	return err
 }
@@ -148,10 +163,11 @@ func (l pebbleLogger) Errorf(format string, args ...any) {
 	l.s.logger.Warn("pebble", "message", fmt.Sprintf(format, args...))
 }
 
-// Fatalf must not return: see guard.
+// Fatalf must not return: were Pebble to go on, it could delete what its
+// MANIFEST doesn't cover.
 func (l pebbleLogger) Fatalf(format string, args ...any) {
 	l.s.fail(fmt.Errorf(format, args...))
-	runtime.Goexit()
+	park()
 }
 
 // generation is the store as of one commit, and who reads it. Views count
@@ -174,21 +190,18 @@ type idleIter struct {
 
 const maxIdle = 8
 
-func (s *store) newGeneration(base uint64) *generation {
-	g := &generation{store: s, snap: s.db.NewSnapshot(), base: base}
+func (s *store) newGeneration(base uint64) (*generation, error) {
+	g := &generation{store: s, base: base}
 	g.refs.Store(1)
-	return g
+	err := s.guard(func() error { g.snap = s.db.NewSnapshot(); return nil })
+	return g, err
 }
 
 func (g *generation) release() error {
 	if g.refs.Add(-1) > 0 {
 		return nil
 	}
-	err := g.dropIdle()
-	if g.store.failure() != nil {
-		return err // Pebble may have stopped with its locks held
-	}
-	return errors.Join(err, g.snap.Close())
+	return g.store.guard(func() error { return errors.Join(g.dropIdle(), g.snap.Close()) })
 }
 
 // get returns the value of a key, appended to dst[:0]. It reads the filters of
@@ -254,7 +267,7 @@ func (g *generation) dropIdle() error {
 // close closes the database. After a failure it leaves it alone, as parts of it
 // may be stopped with locks held: only the end of the process frees it.
 func (s *store) close() error {
-	if s.failed.Load() != nil {
+	if s.failed() != nil {
 		return nil
 	}
 	return s.guard(s.db.Close)

@@ -72,6 +72,7 @@ func TestRecovery_CutAnywhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		checkLog(t, l, events[:through])
+		checkNothingLeft(t, l, fs, through)
 		if n == 0 {
 			if _, _, ok := l.Identity(); ok {
 				t.Error("a log that was cut to nothing has an identity")
@@ -90,6 +91,61 @@ func TestRecovery_CutAnywhere(t *testing.T) {
 	if unsealed == 0 || ended == 0 || rewritten <= unsealed {
 		t.Errorf("the script is too tame: %d unsealed, %d ended with a segment, %d rewritten", unsealed, ended, rewritten)
 	}
+}
+
+// checkNothingLeft checks that the files hold what stands up to through, and no
+// more but a footer.
+func checkNothingLeft(t *testing.T, l *Log, fs vfs.FS, through uint64) {
+	t.Helper()
+	active, length, err := l.ActiveAt(through)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]int64{}
+	for _, info := range l.Sealed(through) {
+		want[info.Name] = info.Size
+	}
+	if active != "" {
+		want[active] = length
+		if n := len(l.segments); l.segments[n-1].sealed {
+			want[active] = l.segments[n-1].size
+		}
+	}
+	got := map[string]int64{}
+	for name, b := range files(t, fs) {
+		got[name] = int64(len(b))
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("files after cutting at %d: %v, want %v", through, got, want)
+	}
+}
+
+// A footer may be read from memory that never reached the disk. The next
+// process that relies on it must write it again.
+func TestRecovery_FooterWasNotDurable(t *testing.T) {
+	s := newScene(t)
+	through := s.end(0)
+	first := slices.IndexFunc(s.frames, func(f testFrame) bool { return f.events[0].Position > through })
+	mem := vfs.NewCrashableMem()
+	l := createTest(t, mem, 1800, s.frames[:first])
+	if err := l.Sync(through); err != nil {
+		t.Fatal(err)
+	}
+	appendFrames(t, l, s.frames[first:first+1]) // seals the first segment
+	if l.Stats().Rolls != 1 {
+		t.Fatalf("%d rolls", l.Stats().Rolls)
+	}
+	closeTest(t, l)
+	l = openTest(t, mem, through)
+	appendFrames(t, l, s.frames[first:])
+	last := l.Last()
+	if err := l.Sync(last); err != nil {
+		t.Fatal(err)
+	}
+	closeTest(t, l)
+	l = openTest(t, mem.CrashClone(vfs.CrashCloneCfg{}), last)
+	checkLog(t, l, allEvents(s.frames))
+	closeTest(t, l)
 }
 
 func TestRecovery_SavepointInsideFrame(t *testing.T) {
@@ -281,6 +337,7 @@ func TestRecovery_TailIndex(t *testing.T) {
 		want   uint64
 	}{
 		{"whole", func(map[string][]byte) {}, last},
+		{"hole after the savepoint", func(all map[string][]byte) { delete(all, s.names[1]) }, last},
 		{"hole", func(all map[string][]byte) { delete(all, s.names[2]) }, last},
 		{"last frame torn", func(all map[string][]byte) {
 			name := s.names[len(s.names)-1]

@@ -120,6 +120,21 @@ paused() {
 # answers HOST:PORT: something accepts connections there.
 answers() { (exec 3<>"/dev/tcp/${1%:*}/${1#*:}") 2>/dev/null; }
 
+# holder HOST:PORT says who has it: most often a node of another cluster here.
+holder() {
+  local line
+  for line in /proc/[0-9]*/cmdline; do
+    line=$(tr '\0' ' ' <"$line" 2>/dev/null) || continue
+    case $line in *cairn-node\ -data\ *" $1 "*)
+      line=${line#* -data }
+      echo "the cairn-node with data in ${line%% -http *}"
+      return 0
+      ;;
+    esac
+  done
+  echo "another program"
+}
+
 # get I PATH prints the body of node I's answer and succeeds on status 200. It
 # gives up after a silence of two seconds, so that a paused node holds nobody.
 get() {
@@ -171,7 +186,7 @@ launch() {
   local i=$1 j join='' port pid
   for port in "$(http "$i")" "$(raft "$i")" "$(gossip "$i")"; do
     if answers "$port"; then
-      fail "$port is taken by another program, so node $i can't start"
+      fail "$port is taken by $(holder "$port"), so node $i can't start"
     fi
   done
   for j in $( (nodes; seq 1 "$(expected)") | sort -nu); do

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // finishLocal completes a snapshot of this node's own: the checkpoint moves from
@@ -71,7 +73,7 @@ func (s *Store) describe(draft *Manifest) (*Manifest, error) {
 		}
 	}
 	var err error
-	if m.StateFiles, err = s.describeState(s.checkpointDir(&m), s.knownFiles(m.Generation)); err != nil {
+	if m.StateFiles, err = s.describeState(s.checkpointDir(&m), s.knownState(m.Generation)); err != nil {
 		return nil, err
 	}
 	for _, p := range m.files(s.fs, logDir, "")[:len(m.Segments)] {
@@ -85,7 +87,7 @@ func (s *Store) describe(draft *Manifest) (*Manifest, error) {
 // describeState lists, hashes and syncs the files of a checkpoint. An immutable
 // file that the last snapshot had too is taken over from there: so a snapshot
 // costs what is new, not what there is.
-func (s *Store) describeState(dir string, known map[string]File) ([]File, error) {
+func (s *Store) describeState(dir string, known knownState) ([]File, error) {
 	names, err := list(s.fs, dir)
 	if err != nil {
 		return nil, err
@@ -101,9 +103,11 @@ func (s *Store) describeState(dir string, known map[string]File) ([]File, error)
 			return nil, &CorruptError{path, "it is a folder inside a checkpoint"}
 		}
 		f := File{Name: name, Size: st.Size()}
-		if k, ok := known[name]; ok && k.Size == f.Size {
-			f.Hash = k.Hash
-		} else if f.Hash, err = hashPrefix(s.fs, path, f.Size, true); err != nil {
+		if f.Hash = known.hash(s.fs, st); f.Hash != "" {
+			files = append(files, f)
+			continue
+		}
+		if f.Hash, err = hashPrefix(s.fs, path, f.Size, true); err != nil {
 			return nil, err
 		}
 		files = append(files, f)
@@ -111,21 +115,41 @@ func (s *Store) describeState(dir string, known map[string]File) ([]File, error)
 	return files, SyncDir(s.fs, dir)
 }
 
-// knownFiles returns the immutable state files of the newest snapshot, if it is
-// of the given generation: there a file's number is never used twice.
-func (s *Store) knownFiles(generation string) map[string]File {
+// knownState is the immutable state files of the newest snapshot.
+type knownState struct {
+	dir   string
+	files map[string]File
+}
+
+// knownState is empty if the newest snapshot is not of the given generation.
+func (s *Store) knownState(generation string) knownState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.newest == nil || s.newest.manifest.Generation != generation {
-		return nil
+		return knownState{}
 	}
-	known := make(map[string]File)
+	known := knownState{s.fs.PathJoin(s.newest.path, stateName), make(map[string]File)}
 	for _, f := range s.newest.manifest.StateFiles {
 		if immutable(f.Name) {
-			known[f.Name] = f
+			known.files[f.Name] = f
 		}
 	}
 	return known
+}
+
+// hash returns the hash of a checkpoint's file if it is known, else "". Two
+// links to one file have one time of change; another file that got the same name
+// and size, because the state was built anew, has another.
+func (k knownState) hash(fs vfs.FS, st vfs.FileInfo) string {
+	f, ok := k.files[st.Name()]
+	if !ok || f.Size != st.Size() {
+		return ""
+	}
+	have, err := fs.Stat(fs.PathJoin(k.dir, f.Name))
+	if err != nil || have.Size() != f.Size || !have.ModTime().Equal(st.ModTime()) {
+		return ""
+	}
+	return f.Hash
 }
 
 // immutable reports whether the state never changes such a file once it is

@@ -119,8 +119,12 @@ func (a *app) bench(cmd *cobra.Command, f *benchFlags) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		if r.Requests == 0 {
+		switch {
+		case r.Requests > 0:
+		case r.err != nil:
 			return fmt.Errorf("no append succeeded: %w", r.err)
+		default:
+			return fmt.Errorf("no append was answered within %g s; see 'cairn cluster status', or allow more --seconds", f.seconds)
 		}
 		if err := w.row(&r); err != nil {
 			return err

@@ -29,6 +29,8 @@ type fakeNode struct {
 
 	mu      sync.Mutex
 	events  []event.Event
+	known   map[string]int // places in events, by stream and id
+	heads   map[string]uint64
 	grown   chan struct{} // closed when there are more events
 	refuse  func(*event.Event) string
 	removed string
@@ -37,7 +39,7 @@ type fakeNode struct {
 
 func newFakeNode(t *testing.T) *fakeNode {
 	t.Helper()
-	f := &fakeNode{grown: make(chan struct{})}
+	f := &fakeNode{grown: make(chan struct{}), known: make(map[string]int), heads: make(map[string]uint64)}
 	routes := http.NewServeMux()
 	routes.HandleFunc("GET /v1/cluster", f.cluster)
 	routes.HandleFunc("POST /v1/cluster/transfer", func(http.ResponseWriter, *http.Request) {})
@@ -94,7 +96,9 @@ func (f *fakeNode) add(events ...event.Event) {
 
 func (f *fakeNode) addLocked(e event.Event) *event.Event {
 	e.Position = uint64(len(f.events) + 1)
-	e.Version = f.versionLocked(e.Stream) + 1
+	e.Version = f.heads[e.Stream] + 1
+	f.heads[e.Stream]++
+	f.known[e.Stream+"\n"+e.ID] = len(f.events)
 	e.Time = time.Date(2026, 1, 2, 3, 4, int(e.Position), 0, time.UTC).UnixNano()
 	if len(e.Data) == 0 {
 		e.Data = []byte("null")
@@ -103,16 +107,6 @@ func (f *fakeNode) addLocked(e event.Event) *event.Event {
 	close(f.grown)
 	f.grown = make(chan struct{})
 	return &f.events[len(f.events)-1]
-}
-
-func (f *fakeNode) versionLocked(stream string) uint64 {
-	n := uint64(0)
-	for _, e := range f.events {
-		if e.Stream == stream {
-			n++
-		}
-	}
-	return n
 }
 
 func fail(w http.ResponseWriter, status int, code, detail, members string) {
@@ -141,7 +135,7 @@ func (f *fakeNode) append(w http.ResponseWriter, r *http.Request) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	stream := r.PathValue("stream")
-	version := f.versionLocked(stream)
+	version := f.heads[stream]
 	match := r.Header.Get("If-Match")
 	if match != "" && match != "*" && match != fmt.Sprintf(`"%d"`, version) || r.Header.Get("If-None-Match") == "*" && version > 0 {
 		fail(w, 412, "condition-failed", fmt.Sprintf("stream %q is at version %d, not %s", stream, version, strings.Trim(match, `"`)),
@@ -168,11 +162,11 @@ func (f *fakeNode) append(w http.ResponseWriter, r *http.Request) {
 
 // acceptLocked adds events that are not known and returns the answer.
 func (f *fakeNode) acceptLocked(events []event.Event) (int, string) {
-	known := slices.IndexFunc(f.events, func(e event.Event) bool { return e.ID == events[0].ID && e.Stream == events[0].Stream })
+	at, known := f.known[events[0].Stream+"\n"+events[0].ID]
 	last := &events[0]
-	first, status := uint64(known+1), 200
-	if known >= 0 {
-		last = &f.events[known+len(events)-1]
+	first, status := uint64(at+1), 200
+	if known = known && events[0].ID != ""; known {
+		last = &f.events[at+len(events)-1]
 	} else {
 		first, status = uint64(len(f.events)+1), 201
 		for _, e := range events {
@@ -307,7 +301,7 @@ func (f *fakeNode) streams(w http.ResponseWriter, r *http.Request) {
 	var items []string
 	for _, name := range names {
 		quoted, _ := json.Marshal(name)
-		items = append(items, fmt.Sprintf(`{"stream":%s,"version":%d}`, quoted, f.versionLocked(name)))
+		items = append(items, fmt.Sprintf(`{"stream":%s,"version":%d}`, quoted, f.heads[name]))
 	}
 	fmt.Fprintf(w, `{"streams":[%s]}`, strings.Join(items, ","))
 }

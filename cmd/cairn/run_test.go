@@ -282,34 +282,33 @@ func TestTail_Live(t *testing.T) {
 	f := account(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	lines := make(chan string, 10)
+	printed := make(chan string)
 	var errs bytes.Buffer
 	done := make(chan error)
 	go func() {
-		done <- run(ctx, []string{"tail", "--node", f.url}, strings.NewReader(""), writerFunc(func(b []byte) { lines <- string(b) }), &errs)
-	}()
-	for i, want := range []string{"first", "second"} {
-		if i > 0 { // the first may come before tail has asked where the log ends
-			f.add(event.Event{Stream: "a", Type: want})
-		}
-		for i == 0 {
-			f.add(event.Event{Stream: "a", Type: want})
+		out := writerFunc(func(b []byte) {
 			select {
-			case got := <-lines:
-				if !strings.Contains(got, want) {
-					t.Fatalf("got %s", got)
-				}
-				i = -1
-			case <-time.After(20 * time.Millisecond):
+			case printed <- string(b):
+			case <-ctx.Done():
 			}
-		}
-		for got := range lines {
-			if strings.Contains(got, "second") || want == "first" {
-				break
+		})
+		done <- run(ctx, []string{"tail", "--node", f.url}, strings.NewReader(""), out, &errs)
+	}()
+	// What is added before tail has asked where the log ends is not printed.
+	for got := ""; got == ""; {
+		f.add(event.Event{Stream: "a", Type: "first"})
+		select {
+		case got = <-printed:
+			if !strings.Contains(got, `"first"`) {
+				t.Fatalf("got %s", got)
 			}
+		case <-time.After(10 * time.Millisecond):
 		}
-		if want == "first" {
-			continue
+	}
+	f.add(event.Event{Stream: "a", Type: "second"})
+	for got := range printed {
+		if strings.Contains(got, `"second"`) {
+			break
 		}
 	}
 	cancel()

@@ -64,6 +64,7 @@ func (d *smallDisk) run(line ...string) {
 // A full disk ends the node, which says so; the cluster goes on; with space
 // again it starts and has everything.
 func TestProcess_DiskFull(t *testing.T) {
+	t.Parallel()
 	disk := newSmallDisk(t, "400m")
 	c := newCluster(t, 3, small...)
 	full := c.nodes[2]

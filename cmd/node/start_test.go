@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -83,6 +84,7 @@ func TestProcess_StartMessages(t *testing.T) {
 		}, 1, []string{`log`, `position`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			c := newCluster(t, 1)
 			p := c.nodes[0]
 			p.start()
@@ -112,6 +114,7 @@ func TestProcess_StartMessages(t *testing.T) {
 
 // A node with the data of one cluster must not mix with the nodes of another.
 func TestProcess_DataOfAnotherCluster(t *testing.T) {
+	t.Parallel()
 	ours, theirs := newCluster(t, 1), newCluster(t, 1)
 	ours.up()
 	theirs.nodes[0].name = "stranger"
@@ -145,16 +148,47 @@ func TestProcess_VersionAndHelp(t *testing.T) {
 	}
 }
 
-// A second signal does not wait for the clean stop. The node is made to hang in
-// it by a client that keeps an answer open.
-func TestProcess_SignalsEnd(t *testing.T) {
+// SIGINT is as clean as SIGTERM, and what was there before is there after.
+func TestProcess_StopsCleanly(t *testing.T) {
+	t.Parallel()
 	c := newCluster(t, 1)
+	p := c.nodes[0]
 	c.up()
-	c.nodes[0].stop()
-	c.up()
-	c.nodes[0].signal(2) // SIGINT is as clean as SIGTERM
-	if code := c.nodes[0].waitExit(10 * time.Second); code != 0 {
+	appendUntil(t, c.nodes, "a-1", "one")
+	p.stop()
+	p.start()
+	p.waitReady()
+	if a := p.mustGet("/v1/streams/a-1/events/1"); !bytes.Contains(a.body, []byte(`"id":"one"`)) {
+		t.Errorf("after a restart: %s", a)
+	}
+	p.signal(syscall.SIGINT)
+	if code := p.waitExit(10 * time.Second); code != 0 {
 		t.Errorf("exit code %d after SIGINT", code)
+	}
+	if out := p.out(); !strings.Contains(out, "msg=stopped") || strings.Contains(out, "metric left out") {
+		t.Errorf("its log:\n%s", tail(out))
+	}
+}
+
+// A second signal does not wait for the clean stop, here one that waits for a
+// client which does not send what it promised.
+func TestProcess_SecondSignal(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, 1)
+	p := c.nodes[0]
+	c.up()
+	conn, err := net.Dial("tcp", p.http)
+	must(t, err)
+	defer conn.Close()
+	_, err = fmt.Fprintf(conn, "POST /v1/streams/a/events HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{", p.http)
+	must(t, err)
+	eventually(t, 5*time.Second, func() bool { return p.metrics()["cairn_http_requests_in_flight"] > 1 },
+		func() string { return "the request does not arrive" })
+	p.signal(syscall.SIGTERM)
+	eventually(t, 5*time.Second, func() bool { return strings.Contains(p.out(), "msg=stopping") }, func() string { return "it does not stop" })
+	p.signal(syscall.SIGTERM)
+	if code := p.waitExit(time.Second); code != 1 {
+		t.Errorf("exit code %d after a second SIGTERM", code)
 	}
 }
 

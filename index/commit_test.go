@@ -1,0 +1,229 @@
+package index
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"cairn/event"
+)
+
+func TestCommit_Positions(t *testing.T) {
+	x, _, err := Open(Options{FS: vfs.NewMem(), Dir: "state"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	x.AddAll(tagged(3, func(int) string { return "t" }))
+	if err := x.Commit(Savepoint{Index: 1, Position: 3}); err == nil {
+		t.Error("a savepoint covers events that are not frozen")
+	}
+	if err := x.Commit(Savepoint{Index: 1, Position: 0}); err != nil {
+		t.Errorf("a savepoint of nothing new: %v", err)
+	}
+	x.Freeze()
+	for _, position := range []uint64{0, 2, 4} {
+		if err := x.Commit(Savepoint{Index: 1, Position: position}); err == nil {
+			t.Errorf("a savepoint at %d covers 3 events", position)
+		}
+	}
+	mustPanic(t, "a second Freeze", x.Freeze)
+	if err := x.Commit(Savepoint{Index: 5, Position: 3}); err != nil || x.Frozen() {
+		t.Errorf("commit: %v, frozen %t", err, x.Frozen())
+	}
+	mustPanic(t, "a gap", func() { x.Add(&event.Event{Position: 5, Version: 1, Stream: "g"}) })
+	mustPanic(t, "a position again", func() { x.Add(&event.Event{Position: 3, Version: 1, Stream: "g"}) })
+	x.Freeze() // of nothing
+	if err := x.Commit(Savepoint{Index: 9, Position: 3}); err != nil {
+		t.Errorf("a savepoint of commands that added no event: %v", err)
+	}
+}
+
+func mustPanic(t *testing.T, what string, f func()) {
+	t.Helper()
+	defer func() {
+		if recover() == nil {
+			t.Errorf("%s did not panic", what)
+		}
+	}()
+	f()
+}
+
+// A stream whose versions don't go on where the store ends would corrupt it for
+// good: it is refused, and nothing is written.
+func TestCommit_RefusesGapInVersions(t *testing.T) {
+	x := build(t, defaultLimits, tagged(3, func(int) string { return "t" }), 1)
+	x.Add(&event.Event{Position: 4, Version: 3, Stream: "s-0", Type: "T"})
+	x.Freeze()
+	var corrupt *CorruptError
+	if err := x.Commit(Savepoint{Index: 4, Position: 4}); !errors.As(err, &corrupt) {
+		t.Errorf("commit: %v, want a CorruptError", err)
+	}
+}
+
+func TestCheckpoint_IsTheLastCommit(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	s := newScript(3)
+	x, err := s.run(Options{FS: noReuse{fs}, Dir: "gen/state"}, func(int, int) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Checkpoint("gen/checkpoint-1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Checkpoint("gen/checkpoint-1"); err == nil {
+		t.Error("a checkpoint over another one")
+	}
+	after := crashClone(fs, 0, 0) // it must be on disk by now
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := after.RemoveAll("gen/state"); err != nil {
+		t.Fatal(err)
+	}
+	if err := after.Rename("gen/checkpoint-1", "gen/state"); err != nil {
+		t.Fatal(err)
+	}
+	s.verify(t, after, scriptRounds, scriptRounds, "checkpoint")
+}
+
+// A record that this package did not write is an error, not an answer.
+func TestOpen_RefusesUnknownForms(t *testing.T) {
+	fs := vfs.NewMem()
+	x, _, err := Open(Options{FS: fs, Dir: "state"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := map[string][]byte{
+		string(headKey(nil, appendTerm(nil, kindStream, "bad"))):  {99},
+		string(idKey(nil, "bad", "s")):                            {99},
+		string(headKey(nil, appendTerm(nil, kindStream, "hole"))): (&head{count: 3, first: 1, block: blockHead{count: 2, first: 1, last: 2}, tail: []uint64{3}}).encode(nil),
+		string(headKey(nil, appendTerm(nil, kindTag, "bad"))):     {1, 3, 1},
+	}
+	for key, value := range bad {
+		if err := x.store.db.Set([]byte(key), value, pebble.Sync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := x.gen.release(); err != nil {
+		t.Fatal(err)
+	}
+	if x.gen, err = x.store.newGeneration(10); err != nil {
+		t.Fatal(err)
+	}
+	x.active.base = 11
+	v := x.View(10)
+	isCorrupt := func(what string, err error) {
+		t.Helper()
+		var corrupt *CorruptError
+		if !errors.As(err, &corrupt) {
+			t.Errorf("%s: %v, want a CorruptError", what, err)
+		}
+	}
+	_, err = v.Head("bad")
+	isCorrupt("Head", err)
+	_, _, err = v.Lookup("bad", "s")
+	isCorrupt("Lookup", err)
+	_, _, err = v.Conflict(event.Query{Items: []event.QueryItem{{Tags: []string{"t"}}, {Tags: []string{"bad"}}}}, 0)
+	isCorrupt("Conflict", err)
+	_, err = v.Streams("", "", 10)
+	isCorrupt("Streams", err)
+	for _, backward := range []bool{false, true} {
+		it := v.Stream("hole", 1, backward)
+		for _, ok := it.Next(); ok; _, ok = it.Next() {
+		}
+		isCorrupt("Stream", it.Err())
+		it.Close()
+	}
+	v.Close()
+	if err := x.store.db.Set([]byte{prefixSavepoint}, []byte{99}, pebble.Sync); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.Close(); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = Open(Options{FS: fs, Dir: "state"})
+	isCorrupt("Open", err)
+}
+
+// OverlayBytes decides when a savepoint is due: it must be what the heap says.
+func TestOverlay_BytesAreHonest(t *testing.T) {
+	for _, c := range []struct {
+		what string
+		make func(rng *rand.Rand, i int) event.Event
+	}{
+		{"new streams", func(rng *rand.Rand, i int) event.Event {
+			return event.Event{Version: 1, Stream: fmt.Sprintf("account-%d", rng.Uint32()), Type: "Opened"}
+		}},
+		{"long streams", func(rng *rand.Rand, i int) event.Event {
+			return event.Event{Version: uint64(i/100 + 1), Stream: fmt.Sprintf("account-%d", i%100), Type: "Moved", Tags: []string{"x:1", "y:2"}}
+		}},
+		{"chosen ids and tags", func(rng *rand.Rand, i int) event.Event {
+			return event.Event{Version: uint64(i/1000 + 1), Stream: fmt.Sprintf("account-%d", i%1000), Type: "Moved",
+				ID: fmt.Sprintf("%08x-0000-7000-8000-%012x", i, rng.Uint32()), IDChosen: true,
+				Tags: []string{fmt.Sprintf("customer:%d", rng.IntN(30_000)), fmt.Sprintf("order:%d", i)}}
+		}},
+	} {
+		const n = 50_000
+		x := &Index{active: newOverlay(1)}
+		rng := rand.New(rand.NewPCG(1, 1))
+		before := heapInUse()
+		for i := range n {
+			e := c.make(rng, i)
+			e.Position = uint64(i + 1)
+			x.Add(&e)
+		}
+		heap := float64(heapInUse() - before)
+		ratio := float64(x.OverlayBytes()) / heap
+		t.Logf("%s: %.0f bytes an event, estimate %.2f of it", c.what, heap/n, ratio)
+		if ratio < 0.8 || ratio > 1.25 {
+			t.Errorf("%s: the estimate is %d, the heap %.0f", c.what, x.OverlayBytes(), heap)
+		}
+		runtime.KeepAlive(x)
+	}
+}
+
+func heapInUse() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// The overlay must not hold on to what an event's strings are cut from: an
+// entry of the Raft log.
+func TestOverlay_CopiesStrings(t *testing.T) {
+	text := strings.Clone("account-1 Opened customer:1 id-1")
+	x, _, err := Open(Options{FS: vfs.NewMem(), Dir: "state"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	words := strings.Fields(text)
+	x.Add(&event.Event{Position: 1, Version: 1, Stream: words[0], Type: words[1], Tags: words[2:3], ID: words[3], IDChosen: true})
+	kept := slices.Collect(maps.Keys(x.active.terms))
+	kept = append(kept, slices.Collect(maps.Keys(x.active.ids))...)
+	for _, s := range kept {
+		from, at := uintptr(unsafe.Pointer(unsafe.StringData(text))), uintptr(unsafe.Pointer(unsafe.StringData(s)))
+		if at >= from && at < from+uintptr(len(text)) {
+			t.Errorf("%q is a part of the entry", s)
+		}
+	}
+	runtime.KeepAlive(text)
+	value := []byte("value")
+	x.Put([]byte("key"), value)
+	value[0] = 'V'
+	if got, err := x.Get([]byte("key")); err != nil || string(got) != "value" {
+		t.Errorf("Get = %q, %v", got, err)
+	}
+}
