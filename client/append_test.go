@@ -154,7 +154,9 @@ func TestAppend_FailsOver(t *testing.T) {
 		}),
 		"no leader": serve(t, func(w http.ResponseWriter, r *http.Request) { problem(w, 503, CodeNoLeader, "") }),
 		"corrupt":   serve(t, func(w http.ResponseWriter, r *http.Request) { problem(w, 500, CodeCorrupt, `,"file":"f","offset":3`) }),
-		"proxy":     serve(t, func(w http.ResponseWriter, r *http.Request) { http.Error(w, "<html>bad gateway", 502) }),
+		"proxy": serve(t, func(w http.ResponseWriter, r *http.Request) {
+			http.Error(w, "<html>bad gateway", http.StatusBadGateway)
+		}),
 	}
 	for name, bad := range nodes {
 		t.Run(name, func(t *testing.T) {

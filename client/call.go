@@ -31,9 +31,10 @@ type call struct {
 	target string // path and query
 	header map[string]string
 	body   []byte
-	leader bool // best sent to the leader
-	write  bool // changes something: after a broken attempt its fate is not known
-	once   bool // a repetition is not safe when the fate of an attempt is not known
+	leader bool          // best sent to the leader
+	write  bool          // changes something: after a broken attempt its fate is not known
+	once   bool          // a repetition is not safe when the fate of an attempt is not known
+	limit  time.Duration // for one attempt; 0 = Config.AttemptTimeout
 }
 
 // answer is a successful answer, read to its end.
@@ -78,8 +79,9 @@ func (c *Client) do(ctx context.Context, r *call) (*answer, error) {
 
 // attempt sends r to one node and reads the answer.
 func (c *Client) attempt(ctx context.Context, node string, r *call) (*answer, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.cfg.AttemptTimeout,
-		fmt.Errorf("%s gave no answer within %s", node, c.cfg.AttemptTimeout))
+	limit := r.limit
+	orDefault(&limit, c.cfg.AttemptTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%s gave no answer within %s", node, limit))
 	defer cancel()
 	var body io.Reader
 	if r.body != nil {

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -70,31 +71,60 @@ func (c *Client) takeCluster(a *answer) (Cluster, error) {
 	return s, nil
 }
 
+const (
+	// discoverLimit is for a node to say who the members are, and discoverNext
+	// when another is asked beside one that has not said so yet.
+	discoverLimit = 2 * time.Second
+	discoverNext  = 200 * time.Millisecond
+	// changeLimit is for a change of the cluster, for which a server takes up
+	// to 30 s.
+	changeLimit = 35 * time.Second
+)
+
 // Discover asks the known nodes, each once, until one says who the members and
 // the leader are. It is a quick way to see whether anybody is there; calls
 // need no Discover before them.
 func (c *Client) Discover(ctx context.Context) (Cluster, error) {
+	type reply struct {
+		cluster Cluster
+		err     error
+	}
+	nodes := c.nodes.all()
+	replies := make(chan reply, len(nodes))
+	ctx, cancel := context.WithCancel(ctx)
+	var asked sync.WaitGroup
+	defer asked.Wait()
+	defer cancel()
+	timer := time.NewTimer(discoverNext)
+	defer timer.Stop()
 	var errs []error
-	for _, node := range c.nodes.all() {
-		s, err := c.ask(ctx, node)
-		if err == nil {
-			return s, nil
+	for next := 0; len(errs) < len(nodes); {
+		if next < len(nodes) {
+			node := nodes[next]
+			next++
+			asked.Go(func() {
+				s, err := c.ask(ctx, node)
+				replies <- reply{s, err}
+			})
+			timer.Reset(discoverNext)
 		}
-		errs = append(errs, err)
-		if ctx.Err() != nil {
-			break
+		select {
+		case r := <-replies:
+			if r.err == nil {
+				return r.cluster, nil
+			}
+			errs = append(errs, r.err)
+		case <-timer.C:
 		}
 	}
-	return Cluster{}, &UnavailableError{Nodes: c.nodes.all(), Attempts: len(errs), Err: errors.Join(errs...)}
+	return Cluster{}, &UnavailableError{Nodes: nodes, Attempts: len(errs), Err: errors.Join(errs...)}
 }
 
 // ask asks one node about the cluster.
 func (c *Client) ask(ctx context.Context, node string) (Cluster, error) {
-	ctx, cancel := context.WithTimeout(ctx, min(c.cfg.AttemptTimeout, 2*time.Second))
-	defer cancel()
-	a, err := c.attempt(ctx, node, &call{method: http.MethodGet, target: "/v1/cluster"})
+	a, err := c.attempt(ctx, node, &call{method: http.MethodGet, target: "/v1/cluster", limit: min(c.cfg.AttemptTimeout, discoverLimit)})
 	if err != nil {
-		if ctx.Err() == nil || errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		if ctx.Err() == nil {
 			c.nodes.failed(node)
 		}
 		return Cluster{}, err
@@ -137,7 +167,7 @@ func (c *Client) Remove(ctx context.Context, id string) error {
 
 // administer sends what must not be repeated blindly.
 func (c *Client) administer(ctx context.Context, r *call) error {
-	r.leader, r.write, r.once = true, true, true
+	r.leader, r.write, r.once, r.limit = true, true, true, changeLimit
 	_, err := c.do(ctx, r)
 	var fate *fateError
 	if errors.As(err, &fate) {

@@ -117,7 +117,7 @@ func (n *nodes) failed(node string) {
 func (n *nodes) learn(members []string, leader string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.members, n.leader = members, leader
+	n.members, n.leader, n.learned = members, leader, time.Now()
 }
 
 // due reports whether the membership should be asked for, and if so takes note

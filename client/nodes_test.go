@@ -104,10 +104,39 @@ func TestClient_Discover(t *testing.T) {
 	if s, err := c.Discover(testContext(t)); err != nil || s.Log != "l" {
 		t.Errorf("got %+v, %v", s, err)
 	}
+	// One that says nothing does not hold up the others.
+	silent := serve(t, func(w http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
 	start := time.Now()
+	if s, err := newClient(t, nil, silent, node).Discover(testContext(t)); err != nil || s.Log != "l" || time.Since(start) > discoverLimit-discoverNext {
+		t.Errorf("got %+v, %v after %s", s, err, time.Since(start))
+	}
+	start = time.Now()
 	_, err := newClient(t, nil, deadNode(t), deadNode(t)).Discover(testContext(t))
 	if !IsUnavailable(err) || time.Since(start) > time.Second {
 		t.Errorf("got %v after %s, want it unavailable at once", err, time.Since(start))
+	}
+}
+
+// What Discover has found out is not asked for again.
+func TestClient_LearnsOnce(t *testing.T) {
+	var asked atomic.Int32
+	node := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/cluster" {
+			asked.Add(1)
+			_, _ = io.WriteString(w, `{"log":"l","members":[]}`)
+			return
+		}
+		_, _ = io.WriteString(w, accepted)
+	})
+	c := newClient(t, func(c *Config) { c.Fixed = false }, node)
+	_, err := c.Discover(testContext(t))
+	for range 3 {
+		if err == nil {
+			_, err = c.Append(testContext(t), "a", oneEvent())
+		}
+	}
+	if err != nil || asked.Load() != 1 {
+		t.Errorf("asked %d times, %v", asked.Load(), err)
 	}
 }
 

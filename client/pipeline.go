@@ -23,8 +23,9 @@ type PipelineOptions struct {
 	Window int
 	// WindowBytes is how many bytes they may have together. 0 = 4 MiB.
 	WindowBytes int
-	// OneByOne lets each append wait for the success of the one before it;
-	// after one that fails the rest is not attempted. Much slower.
+	// OneByOne lets each append wait for the success of the one before it,
+	// whatever their streams; after one that fails the rest is not attempted.
+	// Much slower.
 	OneByOne bool
 	// Interrupted, if set, is called when the connection is lost, before it is
 	// made again.
@@ -39,8 +40,9 @@ type LineOutcome struct {
 }
 
 // AppendStream sends appends over one connection, many on their way at once,
-// and yields the outcome of each, in order. They are proposed in order; one
-// that is refused does not hold up those behind it, unless OneByOne is set.
+// and yields the outcome of each, in their order. Those to one stream are
+// decided in their order, others as it comes. One that is refused does not hold
+// up those behind it. OneByOne changes both.
 //
 // When the connection breaks, or a node can't serve for a while, everything
 // unanswered is sent again: ids make that safe. The sequence ends after the

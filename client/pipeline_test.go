@@ -90,6 +90,9 @@ func TestAppendStream_Faults(t *testing.T) {
 	l := &lineLog{}
 	failing := "" // a node that can't serve a line serves none behind it
 	l.fault = func(_ int, id string) string {
+		if slices.Contains(l.ids, id) { // its answer was lost
+			return ""
+		}
 		if failing != "" && failing != id {
 			return "break"
 		}
@@ -150,6 +153,36 @@ func TestAppendStream_RefusedLines(t *testing.T) {
 	}
 }
 
+// A line that can't be sent comes while the next answer is awaited: that answer
+// is not taken for its own.
+func TestAppendStream_UnsendableMeanwhile(t *testing.T) {
+	l := &lineLog{}
+	answered := make(chan struct{})
+	lines := func(yield func(event.Append) bool) {
+		for i, typ := range []string{"T", "\xff", "T"} {
+			if i == 1 {
+				<-answered
+				time.Sleep(20 * time.Millisecond) // until the receiver waits again
+			}
+			if !yield(event.Append{Events: []event.Event{{Stream: "a", Type: typ, ID: fmt.Sprint(i)}}}) {
+				return
+			}
+		}
+	}
+	n := 0
+	for out, err := range newClient(t, nil, serve(t, l.serveLines)).AppendStream(testContext(t), lines, PipelineOptions{}) {
+		if err != nil || out.Result.IDs[0] != fmt.Sprint(n) || (out.Err != nil) != (n == 1) {
+			t.Fatalf("outcome %d: %+v, %v", n, out, err)
+		}
+		if n++; n == 1 {
+			close(answered)
+		}
+	}
+	if n != 3 {
+		t.Errorf("%d outcomes", n)
+	}
+}
+
 func TestAppendStream_Stalled(t *testing.T) {
 	l := &lineLog{}
 	stalled := serve(t, func(w http.ResponseWriter, r *http.Request) {
@@ -163,10 +196,10 @@ func TestAppendStream_Stalled(t *testing.T) {
 // Lines that come slowly are no stall.
 func TestAppendStream_SlowInput(t *testing.T) {
 	l := &lineLog{}
-	c := newClient(t, func(c *Config) { c.AttemptTimeout = 20 * time.Millisecond }, serve(t, l.serveLines))
+	c := newClient(t, func(c *Config) { c.AttemptTimeout = 300 * time.Millisecond }, serve(t, l.serveLines))
 	slow := func(yield func(event.Append) bool) {
 		for a := range numbered(3) {
-			time.Sleep(60 * time.Millisecond)
+			time.Sleep(400 * time.Millisecond) // that time passes is what is tested
 			if !yield(a) {
 				return
 			}

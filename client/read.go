@@ -52,10 +52,12 @@ const pageSize = 1000
 type Page struct {
 	Events   []event.Event
 	Version  uint64 // of the stream, if one was read
-	Next     string // the request for the next page, for NextPage; "" = this is the last
+	Next     string // where the next page is, which NextPage reads; "" = this is the last
 	Head     uint64 // on the last page: the position to use as After in a query condition
 	Position uint64 // what the page is as of
 	Log      string // id of the log
+
+	request *call // that was answered with this page
 }
 
 // ReadStream returns a page of a stream's events. A stream that does not exist
@@ -83,12 +85,19 @@ func (c *Client) Query(ctx context.Context, q event.Query, o ReadOptions) (Page,
 	return c.page(ctx, r)
 }
 
-// NextPage returns the page that Page.Next names.
-func (c *Client) NextPage(ctx context.Context, next string) (Page, error) {
-	if !strings.HasPrefix(next, "/v1/") {
-		return Page{}, fmt.Errorf("%q is not the next of a page", next)
+// NextPage returns the page behind p.
+func (c *Client) NextPage(ctx context.Context, p Page) (Page, error) {
+	if p.Next == "" || p.request == nil {
+		return Page{}, errors.New("there is no next page")
 	}
-	return c.page(ctx, &call{method: http.MethodGet, target: next})
+	return c.page(ctx, p.request.at(p.Next))
+}
+
+// at returns the same request for another page.
+func (r *call) at(next string) *call {
+	another := *r
+	another.target = next
+	return &another
 }
 
 // AllOfStream iterates over a stream's events, page by page, as of its
@@ -106,6 +115,12 @@ func (c *Client) AllEvents(ctx context.Context, filter event.Filter, o ReadOptio
 		target, err := eventsTarget(&filter, o)
 		return &call{method: http.MethodGet, target: target}, err
 	})
+}
+
+// AllOfQuery iterates over the events that a query matches, page by page, as of
+// its beginning.
+func (c *Client) AllOfQuery(ctx context.Context, q event.Query, o ReadOptions) iter.Seq2[event.Event, error] {
+	return c.iterate(ctx, o, func(o *ReadOptions) (*call, error) { return queryCall(q, o) })
 }
 
 func streamTarget(stream string, o *ReadOptions) string {
@@ -148,7 +163,7 @@ func queryCall(q event.Query, o *ReadOptions) (*call, error) {
 		return nil, fmt.Errorf("encode query: %w", w.err)
 	}
 	v := url.Values{}
-	(&ReadOptions{Local: o.Local, MinPosition: o.MinPosition}).parameters(v)
+	(&ReadOptions{Descending: o.Descending, Local: o.Local, MinPosition: o.MinPosition}).parameters(v)
 	return &call{method: http.MethodPost, target: withQuery("/v1/query", v), body: w.b,
 		header: map[string]string{"Content-Type": typeJSON}}, nil
 }
@@ -168,7 +183,7 @@ func (c *Client) page(ctx context.Context, r *call) (Page, error) {
 		return Page{}, fmt.Errorf("answer of %s: %w", a.node, err)
 	}
 	p := Page{Events: make([]event.Event, len(form.Events)), Version: form.Version, Next: form.Next, Head: form.Head,
-		Position: a.position(), Log: a.header.Get(headerLog)}
+		Position: a.position(), Log: a.header.Get(headerLog), request: r}
 	for i, raw := range form.Events {
 		if p.Events[i], err = event.DecodeEvent(raw); err != nil {
 			return Page{}, fmt.Errorf("answer of %s, event %d: %w", a.node, i, err)
@@ -201,7 +216,7 @@ func (c *Client) iterate(ctx context.Context, o ReadOptions, first func(*ReadOpt
 			if p.Next == "" {
 				return
 			}
-			r = &call{method: http.MethodGet, target: p.Next}
+			r = r.at(p.Next)
 		}
 		yield(event.Event{}, err)
 	}

@@ -131,6 +131,52 @@ func TestFailover(t *testing.T) {
 	})
 }
 
+// A leader whose process dies is replaced much sooner than the heartbeat timeout
+// alone would have it, and then the followers are as patient as before.
+func TestFailover_KilledLeader(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const heartbeat = 400 * time.Millisecond
+		c := newMemCluster(t, 3, func(_ int, cfg *Config) { cfg.HeartbeatTimeout = heartbeat })
+		defer c.closeAll()
+		c.propose(0, "before")
+		time.Sleep(time.Second)
+		l := c.leader()
+		c.hub.kill(nodeID(l))
+		begun := time.Now()
+		survivor := c.nodes[(l+1)%3]
+		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		defer cancel()
+		if out, err := survivor.Propose(ctx, one("after")); err != nil || !out.OK() {
+			t.Fatalf("%+v, %v", out, err)
+		}
+		if took := time.Since(begun); took > 2*heartbeat {
+			t.Errorf("the next append took %s", took)
+		}
+		time.Sleep(time.Second)
+		for i, n := range c.nodes {
+			if got := n.raft.ReloadableConfig().HeartbeatTimeout; i != l && got != heartbeat {
+				t.Errorf("%s stays impatient: %s", nodeID(i), got)
+			}
+		}
+	})
+}
+
+// A leader that is merely cut off refuses no connection: nobody gets impatient.
+func TestFailover_CutOffLeaderIsNotDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newMemCluster(t, 3, nil)
+		defer c.closeAll()
+		l := c.leader()
+		time.Sleep(time.Second)
+		v := c.nodes[(l+1)%3].views.load()
+		c.hub.setCut(nodeID(l), true)
+		if c.nodes[(l+1)%3].leaderDied(context.Background(), v) {
+			t.Error("a leader that can't be reached is taken for dead")
+		}
+		c.hub.setCut(nodeID(l), false)
+	})
+}
+
 func TestPropose_NoLeader(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newMemCluster(t, 3, nil)

@@ -37,9 +37,7 @@ func TestGossip_Secret(t *testing.T) {
 	if err := b.join(t.Context(), a.seeds()[0]); err != nil {
 		t.Errorf("same secret: %v", err)
 	}
-	if len(a.roster.alive()) != 2 {
-		t.Errorf("a sees %v", a.roster.alive())
-	}
+	eventually(t, "a sees b and nobody else", func() bool { return len(a.roster.alive()) == 2 })
 }
 
 func TestGossip_ProfileTooLarge(t *testing.T) {
@@ -138,17 +136,12 @@ func TestGossip_Farewell(t *testing.T) {
 // Seeds are tried until they are there.
 func TestGossip_SeedComesLater(t *testing.T) {
 	board := newSwitchboard()
-	l, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	seed := l.LocalAddr().String()
+	first := startMember(t, board, memberOptions{id: "a"})
+	seed := first.gossipAddress()
+	first.stop(t, true)
 	b := startMember(t, board, memberOptions{id: "b", join: []string{"nowhere.invalid:1", seed}})
 	if err := b.join(t.Context(), seed); err == nil {
-		t.Fatal("the seed is there already")
-	}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
+		t.Fatal("the seed is still there")
 	}
 	a := startMember(t, board, memberOptions{id: "a", gossip: seed, join: []string{seed}})
 	eventually(t, "they find each other", func() bool { return len(a.roster.alive()) == 2 && len(b.roster.alive()) == 2 })
@@ -228,16 +221,21 @@ func TestRoster_Rivals(t *testing.T) {
 	if now() != "r2" || len(r.contested()["b"]) != 2 {
 		t.Errorf("%s counts, rivals %v", now(), r.contested())
 	}
-	one, _ := r.view.Load().rivals["b"], 0
-	r.choose(one[0])
+	rivals := r.contested()["b"] // by gossip name
+	r.choose(rivals[0])
 	if now() != "r1" {
 		t.Errorf("%s counts after the choice", now())
 	}
+	// The one that lost does not come back by itself.
 	r.gone("b#1")
-	if now() != "r2" || len(r.contested()) != 0 {
-		t.Errorf("%s counts after the other is gone, rivals %v", now(), r.contested())
+	if i, _ := r.get("b"); i.alive || i.Raft != "r1" || len(r.contested()["b"]) != 1 {
+		t.Errorf("%+v counts after the winner is gone, rivals %v", i, r.contested())
 	}
-	r.choose(one[0]) // a late verdict about one that is gone
+	r.choose(rivals[1])
+	if i, _ := r.get("b"); !i.alive || i.Raft != "r2" || len(r.contested()) != 0 {
+		t.Errorf("%+v counts after it has answered, rivals %v", i, r.contested())
+	}
+	r.choose(rivals[0]) // a late verdict about one that is gone
 	if now() != "r2" {
 		t.Errorf("%s counts after a late verdict", now())
 	}

@@ -142,3 +142,20 @@ func TestLogCache_ServesTheNewest(t *testing.T) {
 		}
 	}
 }
+
+// After a gap, which a store may allow, nothing is taken for its neighbour.
+func TestLogCache_Gap(t *testing.T) {
+	c := newLogCache(raft.NewInmemStore(), 1<<20)
+	for _, i := range []uint64{1, 2, 3, 10, 11} {
+		if err := c.StoreLog(&raft.Log{Index: i}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range uint64(13) {
+		var l raft.Log
+		err := c.GetLog(i, &l)
+		if there := i > 0 && i <= 3 || i == 10 || i == 11; (err == nil) != there || err == nil && l.Index != i {
+			t.Errorf("entry %d: %v, %v", i, l.Index, err)
+		}
+	}
+}

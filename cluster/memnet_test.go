@@ -34,7 +34,7 @@ type memNetwork struct {
 	addr  string
 	trans *memTransport
 
-	dead    chan struct{} // closed when its process dies
+	dead chan struct{} // closed when its process dies
 
 	mu      sync.Mutex
 	service PeerService

@@ -154,8 +154,8 @@ func (n *Node) startRaft(_ context.Context, snaps raft.SnapshotStore) error {
 	// The filter runs on Raft's own goroutine at each change of leader, so no
 	// notice is ever lost.
 	r.RegisterObserver(raft.NewObserver(nil, false, func(o *raft.Observation) bool {
-		if l, ok := o.Data.(raft.LeaderObservation); ok {
-			n.views.observe(l.LeaderID, l.LeaderAddr)
+		if _, ok := o.Data.(raft.LeaderObservation); ok {
+			n.views.refresh(r.LeaderWithID)
 		}
 		return false
 	}))
@@ -190,9 +190,7 @@ func (n *Node) raftConfig() *raft.Config {
 
 // startLoops starts the goroutines of this half.
 func (n *Node) startLoops(context.Context, raft.SnapshotStore) error {
-	// An observer registered after NewRaft may have missed the first leader.
-	addr, id := n.raft.LeaderWithID()
-	n.views.observe(id, addr)
+	n.views.refresh(n.raft.LeaderWithID) // the observer is younger than Raft
 	n.running.Go(func() { n.leadership.drain(n.ending) })
 	n.running.Go(func() { n.follow(n.ending) })
 	n.running.Go(func() { n.compact(n.ending) })

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -28,10 +29,8 @@ func TestReadIndex_DeposedLeader(t *testing.T) {
 		if _, err := deposed.readLocal(); !errors.Is(err, errNoQuorum) {
 			t.Errorf("read index of a leader that was cut off: %v, want %v", err, errNoQuorum)
 		}
-		// A leader whose answers come from before the cut would believe in itself:
-		// its own state says nothing.
 		if !deposed.leads(term) {
-			t.Log("it has stepped down already")
+			t.Fatal("it knows already that it is cut off: this test shows nothing")
 		}
 		c.nodes[old] = nil
 		next := c.leader()
@@ -51,18 +50,42 @@ func TestReadIndex_DeposedLeader(t *testing.T) {
 }
 
 // Voters that have moved on to a later term depose a leader that has not
-// noticed: its Raft still says that it leads.
-func TestReadIndex_LaterTermAnswers(t *testing.T) {
+// noticed, whose own Raft still says that it leads. Those that have not yet
+// heard of its term do not confirm it.
+func TestReadIndex_OtherTermsAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newMemCluster(t, 3, nil)
 		defer c.closeAll()
-		n := c.nodes[c.leader()]
-		term := n.views.load().term
-		if err := n.confirmTerm(term); err != nil {
-			t.Fatalf("confirm term %d: %v", term, err)
-		}
-		if err := n.confirmTerm(term - 1); !errors.Is(err, errDeposed) {
-			t.Errorf("confirm term %d after an election: %v, want %v", term-1, err, errDeposed)
+		l := c.leader()
+		n := c.nodes[l]
+		synctest.Wait()
+		real, term := n.peers, n.views.load().term
+		defer func() { n.peers = real }()
+		for _, tt := range []struct {
+			terms [2]uint64 // of the two others; 0 = no answer
+			want  error
+		}{
+			{[2]uint64{term, term}, nil},
+			{[2]uint64{term, 0}, nil},
+			{[2]uint64{0, 0}, errNoQuorum},
+			{[2]uint64{term - 1, term - 1}, errNoQuorum},
+			{[2]uint64{term + 1, 0}, errDeposed},
+			{[2]uint64{term + 1, term + 1}, errDeposed},
+		} {
+			n.peers = &peerClient{&fakePeers{answer: func(_ context.Context, _ string, id []byte) ([]byte, error) {
+				answer := tt.terms[0]
+				if string(id) == nodeID((l+1)%3) {
+					answer = tt.terms[1]
+				}
+				if answer == 0 {
+					return nil, errors.New("no answer")
+				}
+				return binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(nil, answer), 0), nil
+			}}}
+			if err := n.confirmTerm(term); !errors.Is(err, tt.want) {
+				t.Errorf("term %d, others at %v: %v, want %v", term, tt.terms, err, tt.want)
+			}
+			synctest.Wait()
 		}
 	})
 }

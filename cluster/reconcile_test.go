@@ -164,9 +164,20 @@ func TestReconcile_RestartElsewhere(t *testing.T) {
 		})
 	})
 	eventually(t, "one cluster", func() bool { return oneCluster(nodes) })
-	for _, n := range nodes {
-		if n != back && len(n.roster.contested()) != 1 {
+	rest := without(nodes, back)
+	for _, n := range rest {
+		if len(n.roster.contested()) != 1 {
 			t.Errorf("%s does not know the last run any more: the test shows nothing", n.id)
+		}
+	}
+	// When the new run is gone too, the old one, which only gossip believes in,
+	// must not get its place back.
+	back.stop(t, true)
+	for _, n := range rest {
+		eventually(t, n.id+" sees it gone", func() bool { i, _ := n.roster.get(back.id); return !i.alive })
+		n.settle(t.Context())
+		if i, _ := n.roster.get(back.id); i.alive || i.Raft != "elsewhere" {
+			t.Errorf("%s has %s at %s again", n.id, i.ID, i.Raft)
 		}
 	}
 }

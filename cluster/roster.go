@@ -53,6 +53,7 @@ type roster struct {
 	mu     sync.Mutex
 	logID  string              // of our log; under mu, as is the rest
 	live   map[string]instance // by gossip name
+	lost   map[string]bool     // gossip names that another one was preferred to
 	chosen map[string]string   // gossip name of the instance that counts, by node id
 	told   map[string]bool     // gossip names about which a line was logged
 
@@ -62,13 +63,13 @@ type roster struct {
 // rosterView is never changed once it is published.
 type rosterView struct {
 	byID   map[string]instance   // the instance that counts; one that died stays, as not alive
-	rivals map[string][]instance // all live instances of ids that have several
+	rivals map[string][]instance // all live instances of ids that have several, or only such as have lost
 }
 
 func newRoster(self string, log *slog.Logger, changed func()) *roster {
 	r := &roster{
 		self: self, log: log, changed: changed,
-		live: map[string]instance{}, chosen: map[string]string{}, told: map[string]bool{},
+		live: map[string]instance{}, lost: map[string]bool{}, chosen: map[string]string{}, told: map[string]bool{},
 	}
 	r.view.Store(&rosterView{})
 	return r
@@ -93,7 +94,7 @@ func (r *roster) alive() []instance {
 	return list
 }
 
-// contested returns the ids with several live instances.
+// contested returns the ids whose instances must be asked which of them counts.
 func (r *roster) contested() map[string][]instance { return r.view.Load().rivals }
 
 // seen takes in a live instance, new or with a new profile.
@@ -110,6 +111,7 @@ func (r *roster) seen(name, gossip string, meta []byte) {
 func (r *roster) gone(name string) {
 	r.update(func() {
 		delete(r.live, name)
+		delete(r.lost, name)
 		delete(r.told, name)
 	})
 }
@@ -118,10 +120,16 @@ func (r *roster) gone(name string) {
 func (r *roster) setLogID(id string) { r.update(func() { r.logID = id }) }
 
 // choose makes a live instance the one that counts for its id.
-func (r *roster) choose(i instance) {
+func (r *roster) choose(winner instance) {
 	r.update(func() {
-		if _, ok := r.live[i.name]; ok {
-			r.chosen[i.ID] = i.name
+		if _, ok := r.live[winner.name]; !ok {
+			return
+		}
+		r.chosen[winner.ID] = winner.name
+		for name, i := range r.live {
+			if i.ID == winner.ID {
+				r.lost[name] = name != winner.name
+			}
 		}
 	})
 }
@@ -170,10 +178,15 @@ func (r *roster) publishLocked() (strangers []instance) {
 		}
 	}
 	for id, list := range candidates {
-		at := max(0, slices.IndexFunc(list, func(i instance) bool { return i.name == r.chosen[id] }))
-		r.chosen[id] = list[at].name
-		v.byID[id] = list[at]
-		if len(list) > 1 {
+		at := slices.IndexFunc(list, func(i instance) bool { return i.name == r.chosen[id] })
+		if at < 0 {
+			at = slices.IndexFunc(list, func(i instance) bool { return !r.lost[i.name] })
+		}
+		if at >= 0 {
+			r.chosen[id] = list[at].name
+			v.byID[id] = list[at]
+		}
+		if len(list) > 1 || at < 0 {
 			v.rivals[id] = list
 		}
 	}

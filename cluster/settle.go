@@ -25,8 +25,8 @@ func (m *membership) settleLoop(ctx context.Context) {
 func (m *membership) settle(ctx context.Context) {
 	for id, rivals := range m.roster.contested() {
 		answers := m.answering(ctx, rivals)
-		current, ok := m.roster.get(id)
-		if !ok || ctx.Err() != nil || len(answers) == 0 {
+		current, _ := m.roster.get(id)
+		if ctx.Err() != nil || len(answers) == 0 {
 			continue
 		}
 		listed, _ := findServer(servers(m.deps.raft()), id)
@@ -49,7 +49,7 @@ func (m *membership) settle(ctx context.Context) {
 				})
 			}
 		}
-		if winner.name != current.name {
+		if winner.name != current.name || !current.alive {
 			m.roster.choose(winner)
 			m.log.Info("member restarted", "id", id, "raft", winner.Raft)
 		}

@@ -44,20 +44,22 @@ func newViews(self raft.ServerID, forward func(raft.ServerAddress, raft.ServerID
 
 func (v *views) load() *view { return v.current.Load() }
 
-// observe takes up what Raft says about who leads. It runs on Raft's main
-// goroutine and does not block.
-func (v *views) observe(leader raft.ServerID, addr raft.ServerAddress) {
+// refresh takes up what Raft says about who leads. It runs on Raft's main
+// goroutine at each change, and does not block. It asks under the lock, so that
+// the last one to ask is the one who knows best.
+func (v *views) refresh(leader func() (raft.ServerAddress, raft.ServerID)) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	addr, id := leader()
 	old := v.load()
-	if old.leader == leader && old.addr == addr {
+	if old.leader == id && old.addr == addr {
 		return
 	}
-	next := &view{leader: leader, addr: addr}
-	if leader == v.self {
+	next := &view{leader: id, addr: addr}
+	if id == v.self {
 		next.term = old.term
-	} else if leader != "" {
-		next.forward = v.forward(addr, leader)
+	} else if id != "" {
+		next.forward = v.forward(addr, id)
 	}
 	v.replaceLocked(old, next)
 }

@@ -96,8 +96,12 @@ func build(fs vfs.FS, dir string, o Options) error {
 	if err := fill(fs, staged, o); err != nil {
 		return err
 	}
+	// An empty folder makes way; until the rename there is nothing to lose.
+	if err := fs.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("%w (it is empty, but cannot be replaced; if it is a mount point, name a folder inside it)", err)
+	}
 	if err := fs.Rename(staged, dir); err != nil {
-		return fmt.Errorf("%w (if %s is a mount point, name a folder inside it)", err, dir)
+		return err
 	}
 	return snapshot.SyncDir(fs, fs.PathDir(dir))
 }

@@ -22,6 +22,9 @@ func decodeEvents(body []byte, lines bool) ([]event.Event, error) {
 		}
 		return []event.Event{e}, nil
 	case len(first) > 0 && first[0] == '[':
+		if err := event.CheckDepth(body); err != nil {
+			return nil, err
+		}
 		return decodeEventArray(body)
 	}
 	return nil, &event.InvalidError{Field: "body", Reason: "must be an event or an array of events"}
@@ -62,6 +65,9 @@ func appendEvent(events *[]event.Event, raw []byte) error {
 // decodeAppend reads the body of an append to several streams.
 func decodeAppend(body []byte) (event.Append, error) {
 	var a event.Append
+	if err := event.CheckDepth(body); err != nil {
+		return a, err
+	}
 	var seen struct{ events, conditions bool }
 	err := members(body, func(name string, raw []byte) (err error) {
 		switch name {

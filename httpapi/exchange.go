@@ -35,6 +35,7 @@ type exchange struct {
 	status int    // 0 until the header went out
 	write  bool   // the route changes something
 	long   bool   // counted among the long-lived ones, not the short
+	paced  bool   // every send has a deadline of its own, and the whole none
 }
 
 func (x *exchange) Header() http.Header { return x.w.Header() }
@@ -88,7 +89,7 @@ const sendPiece = 64 << 10
 func (x *exchange) send(b []byte) error {
 	for len(b) > 0 {
 		piece := b[:min(len(b), sendPiece)]
-		if len(b) > freeBytes || x.long {
+		if len(b) > freeBytes || x.paced {
 			_ = x.rc.SetWriteDeadline(time.Now().Add(x.s.opts.StallTimeout)) // only a test's writer has none
 		}
 		if _, err := x.Write(piece); err != nil {
@@ -108,9 +109,12 @@ func (x *exchange) flush() error {
 	return nil
 }
 
-// relax lifts the deadline for writing: over HTTP/2 it would end the stream
-// even while nothing is being written.
-func (x *exchange) relax() { _ = x.rc.SetWriteDeadline(time.Time{}) }
+// relax lifts the deadline for writing, until the next send: over HTTP/2 it
+// would end the stream even while nothing is being written.
+func (x *exchange) relax() {
+	x.paced = true
+	_ = x.rc.SetWriteDeadline(time.Time{})
+}
 
 // goneError says that a client no longer takes its answer.
 type goneError struct{ cause error }
@@ -167,6 +171,9 @@ func (x *exchange) pathNumber(name string) (uint64, error) {
 // requestError is the problem of a rule that something outside the body breaks.
 func requestError(err error) *problem {
 	p := problemOfForm(err)
+	if p == nil {
+		return problemf(InvalidRequest, "%v", err)
+	}
 	if p.code == InvalidEvent {
 		p.code = InvalidRequest
 	}

@@ -369,6 +369,26 @@ func (f *tail) until(mark string) (positions []uint64) {
 	return positions
 }
 
+// A burst of more than the ring holds comes whole.
+func TestFollow_LargeBurst(t *testing.T) {
+	store := filled(3)
+	ts := serve(t, store)
+	f := ts.follow(ts.h1, "/v1/events", asEventStream)
+	f.history()
+	for burst := range 3 {
+		var events []event.Event
+		for i := range 9 {
+			events = append(events, event.Event{Stream: "big", Type: "T", Data: []byte(`"` + strings.Repeat(string(rune('a'+i)), 700_000) + `"`)})
+		}
+		store.add(events...)
+		for i := range events {
+			if m := f.message(); !strings.HasSuffix(m, string(events[i].Data)+"}") {
+				t.Fatalf("event %d of burst %d came with %d bytes: %.200s", i, burst, len(m), m)
+			}
+		}
+	}
+}
+
 func TestFollow_EndsWithTheServer(t *testing.T) {
 	store := filled(3)
 	ts := serve(t, store)

@@ -14,8 +14,8 @@ import (
 type lineReader struct {
 	x       *exchange
 	buf     *held
-	start   int // of what is in buf and not yet taken
-	scanned int // up to where there is no line end, from start
+	start   int  // of what is in buf and not yet taken
+	scanned int  // up to where there is no line end, from start
 	begun   bool // a deadline is set for the line that has begun
 	bounded bool // a deadline is set
 	endless bool // a client may wait between lines as long as it likes

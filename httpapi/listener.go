@@ -55,3 +55,12 @@ func (c *limitedConn) Close() error {
 	})
 	return c.Conn.Close()
 }
+
+// CloseWrite lets the server end an answer before it closes a connection on
+// which more was sent than it read.
+func (c *limitedConn) CloseWrite() error {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		return tcp.CloseWrite()
+	}
+	return nil
+}

@@ -56,6 +56,7 @@ func malformed() []bad {
 	list = append(list, malformedEvents()...)
 	list = append(list, malformedAppends()...)
 	list = append(list, malformedReads()...)
+	list = append(list, malformedFollows()...)
 	return append(list, malformedCluster()...)
 }
 
@@ -292,6 +293,16 @@ func malformedReads() []bad {
 	for _, name := range []string{"type", "tag", "correlation_id", "causation_id"} {
 		list = append(list, bad{method: "GET", path: "/v1/events?" + name + "=" + long, status: 413, code: TooLarge, detail: name})
 	}
+	for _, body := range []string{``, `[]`, `{}`, `{"query":7}`, `{"query":{"items":[{"x":1}]}}`, `{"query":{"items":[]},"limit":0}`, `{"query":{"items":[]},"limit":10001}`, `{"query":{"items":[]},"after":"1"}`,
+		`{"query":{"items":[]},"more":1}`, `{"query":{"items":[]}} x`, `{"query":{"items":[]},"query":{"items":[]}}`} {
+		list = append(list, bad{"POST", "/v1/query", body, []string{isJSON}, 400, InvalidRequest, "", body})
+	}
+	return append(list, bad{method: "POST", path: "/v1/query", body: `{}`, status: 415, code: UnsupportedMedia},
+		bad{"POST", "/v1/query?follow=true", `{"query":{"items":[]}}`, []string{isJSON}, 400, InvalidRequest, "follow", ""})
+}
+
+func malformedFollows() []bad {
+	var list []bad
 	for _, as := range []string{"Accept: text/event-stream", "X: y"} {
 		for _, path := range []string{"/v1/events", "/v1/streams/a/events"} {
 			list = append(list,
@@ -301,13 +312,7 @@ func malformedReads() []bad {
 			)
 		}
 	}
-	list = append(list, bad{method: "GET", path: "/v1/events?follow=true&after=1@other", status: 409, code: LogChanged})
-	for _, body := range []string{``, `[]`, `{}`, `{"query":7}`, `{"query":{"items":[{"x":1}]}}`, `{"query":{"items":[]},"limit":0}`, `{"query":{"items":[]},"limit":10001}`, `{"query":{"items":[]},"after":"1"}`,
-		`{"query":{"items":[]},"more":1}`, `{"query":{"items":[]}} x`, `{"query":{"items":[]},"query":{"items":[]}}`} {
-		list = append(list, bad{"POST", "/v1/query", body, []string{isJSON}, 400, InvalidRequest, "", body})
-	}
-	return append(list, bad{method: "POST", path: "/v1/query", body: `{}`, status: 415, code: UnsupportedMedia},
-		bad{"POST", "/v1/query?follow=true", `{"query":{"items":[]}}`, []string{isJSON}, 400, InvalidRequest, "follow", ""})
+	return append(list, bad{method: "GET", path: "/v1/events?follow=true&after=1@other", status: 409, code: LogChanged})
 }
 
 func malformedCluster() []bad {

@@ -70,6 +70,7 @@ func (s *Server) appendLines(x *exchange) error {
 	if err := x.flush(); err != nil {
 		return err
 	}
+	x.relax()
 	return l.answerAll(x)
 }
 
@@ -132,7 +133,7 @@ func (l *lineup) readAll() {
 			if l.bytes.Acquire(l.ctx, p.size) != nil || l.s.budget.sem.Acquire(l.ctx, p.size) != nil {
 				return
 			}
-			p.append, p.fault = parseLine(line)
+			p.append, p.fault = l.parse(line)
 		}
 		l.order(p)
 		if !l.enqueue(p) {
@@ -155,14 +156,14 @@ func (x *exchange) brokenLine(err error) error {
 	return problemf(InvalidRequest, "body: ended before its end: %v", err)
 }
 
-func parseLine(line []byte) (event.Append, *problem) {
+func (l *lineup) parse(line []byte) (event.Append, *problem) {
 	a, err := decodeAppend(line)
 	if err == nil {
 		completeIDs(&a, "")
 		err = a.Check()
 	}
 	if err != nil {
-		return event.Append{}, problemOfForm(err)
+		return event.Append{}, l.s.problemOf(err)
 	}
 	return a, nil
 }

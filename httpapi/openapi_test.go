@@ -253,6 +253,49 @@ func TestOpenAPI_ParametersAgree(t *testing.T) {
 	}
 }
 
+// fits reports how an answer is not as it is described for an operation.
+func (d document) fits(method, path string, a answer) error {
+	responses := d.at(d["paths"], path, strings.ToLower(method), "responses")
+	response := d.at(responses, fmt.Sprint(a.status))
+	if response == nil && a.status < 400 {
+		return fmt.Errorf("status %d is not described", a.status)
+	}
+	if response == nil {
+		response = d.at(responses, "default")
+	}
+	if described, _ := d.at(response, "headers").(map[string]any); a.status < 300 {
+		for name := range described {
+			if name != "ETag" && name != "Location" && a.header.Get(name) == "" {
+				return fmt.Errorf("lacks the header %s", name)
+			}
+		}
+	}
+	media, _, _ := strings.Cut(a.header.Get("Content-Type"), ";")
+	if method == "HEAD" || a.status == 204 || media == "text/plain" {
+		return nil
+	}
+	schema := d.at(response, "content", media, "schema")
+	if schema == nil {
+		return fmt.Errorf("status %d of type %q is not described", a.status, media)
+	}
+	values := []string{a.body}
+	if media == "application/x-ndjson" {
+		values = strings.Split(strings.TrimSpace(a.body), "\n")
+	}
+	for _, value := range values {
+		var v any
+		dec := json.NewDecoder(strings.NewReader(value))
+		dec.UseNumber()
+		if err := dec.Decode(&v); err != nil {
+			return fmt.Errorf("%w: %s", err, value)
+		}
+		if err := d.validate(schema, v, "answer"); err != nil {
+			return fmt.Errorf("%w in %s", err, value)
+		}
+	}
+	return nil
+}
+
 // What the running server answers fits the schema that is described for it.
 func TestOpenAPI_AnswersFit(t *testing.T) {
 	d := openDocument(t)
@@ -262,48 +305,9 @@ func TestOpenAPI_AnswersFit(t *testing.T) {
 	seen := map[string]bool{}
 	check := func(method, path, target, body string, headers ...string) {
 		t.Helper()
-		a := ts.do(method, target, body, headers...)
 		seen[method+" "+path] = true
-		responses := d.at(d["paths"], path, strings.ToLower(method), "responses")
-		response := d.at(responses, fmt.Sprint(a.status))
-		if response == nil {
-			if a.status < 400 {
-				t.Errorf("%s %s: status %d is not described", method, target, a.status)
-			}
-			response = d.at(responses, "default")
-		}
-		if described, _ := d.at(response, "headers").(map[string]any); described != nil && a.status < 300 {
-			for name := range described {
-				optional := name == "ETag" || name == "Location"
-				if a.header.Get(name) == "" && !optional {
-					t.Errorf("%s %s: lacks the header %s", method, target, name)
-				}
-			}
-		}
-		media, _, _ := strings.Cut(a.header.Get("Content-Type"), ";")
-		schema := d.at(response, "content", media, "schema")
-		switch {
-		case method == "HEAD" || a.status == 204 || media == "text/plain":
-			return
-		case schema == nil:
-			t.Errorf("%s %s: status %d of type %q is not described", method, target, a.status, media)
-			return
-		}
-		values := []string{a.body}
-		if media == "application/x-ndjson" {
-			values = strings.Split(strings.TrimSpace(a.body), "\n")
-		}
-		for _, value := range values {
-			var v any
-			dec := json.NewDecoder(strings.NewReader(value))
-			dec.UseNumber()
-			if err := dec.Decode(&v); err != nil {
-				t.Errorf("%s %s: %v: %s", method, target, err, value)
-				return
-			}
-			if err := d.validate(schema, v, "answer"); err != nil {
-				t.Errorf("%s %s: %v in %s", method, target, err, value)
-			}
+		if err := d.fits(method, path, ts.do(method, target, body, headers...)); err != nil {
+			t.Errorf("%s %s: %v", method, target, err)
 		}
 	}
 	stream, many := "/v1/streams/{stream}/events", "/v1/append"

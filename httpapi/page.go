@@ -121,6 +121,7 @@ func (s *Server) list(l *listing, at uint64, as form) error {
 	}
 	l.out = s.budget.hold()
 	defer l.out.release()
+	l.x.relax() // a walk over much of the log may take its time
 	defer func() { s.metrics.read.Add(float64(l.count)) }()
 	if as == asPage {
 		return l.page(version)

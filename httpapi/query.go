@@ -10,6 +10,9 @@ import (
 func (s *Server) query(x *exchange) error {
 	p := x.params(with("after", "before", "limit", "order", "at_position")...)
 	q := p.reading()
+	if p.err != nil {
+		return p.err
+	}
 	if _, err := x.mediaType(mediaJSON[0]); err != nil {
 		return err
 	}

@@ -72,7 +72,9 @@ func TestPages_AreStable(t *testing.T) {
 	}{
 		{path: "/v1/events?limit=7", matches: func(*event.Event) bool { return true }},
 		{path: "/v1/events?limit=7&order=desc", matches: func(*event.Event) bool { return true }, desc: true},
-		{path: "/v1/events?limit=3&type=T1&type=T2&tag=mod:3", matches: func(e *event.Event) bool { return e.Type != "T0" && slices.Contains(e.Tags, "mod:3") && e.Stream != "$log" }},
+		{path: "/v1/events?limit=3&type=T1&type=T2&tag=mod:3", matches: func(e *event.Event) bool {
+			return e.Type != "T0" && slices.Contains(e.Tags, "mod:3") && e.Stream != "$log"
+		}},
 		{path: "/v1/events?limit=1&category=b&order=desc&after=20", matches: func(e *event.Event) bool { return e.Stream == "b" && e.Position > 20 }, desc: true},
 		{path: "/v1/events?limit=4&after=11", matches: func(e *event.Event) bool { return e.Position > 11 }},
 		{path: "/v1/streams/a-1/events?limit=3", matches: func(e *event.Event) bool { return e.Stream == "a-1" }, stream: true},

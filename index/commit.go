@@ -53,7 +53,11 @@ func (x *Index) Commit(sp Savepoint) error {
 
 // write builds the batch and makes it durable.
 func (x *Index) write(gen *generation, frozen *overlay, sp *Savepoint) error {
-	c := committer{index: x, gen: gen, batch: x.store.db.NewBatch()}
+	size := int64(1 << 10)
+	if frozen != nil {
+		size += frozen.bytes / 5 * 2 // what it comes to, about, where terms are mostly new
+	}
+	c := committer{index: x, gen: gen, batch: x.store.db.NewBatchWithSize(int(size))}
 	if frozen != nil {
 		if err := c.overlay(frozen); err != nil {
 			return errors.Join(err, c.batch.Close())
@@ -91,19 +95,19 @@ func (c *committer) overlay(o *overlay) (err error) {
 		return fmt.Errorf("read heads: %w", err)
 	}
 	defer func() { err = errors.Join(err, c.heads.Close()) }()
-	for _, term := range slices.Sorted(maps.Keys(o.terms)) {
+	for _, term := range sortedKeys(o.terms) {
 		if err := c.term(o.base, o.terms[term]); err != nil {
 			return fmt.Errorf("term %q: %w", term, err)
 		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(o.ids)) {
+	for _, key := range sortedKeys(o.ids) {
 		c.key = append(c.key[:0], key...)
 		c.value = appendID(c.value[:0], o.base+uint64(o.ids[key]))
 		if err := c.set(c.key, c.value); err != nil {
 			return err
 		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(o.extra)) {
+	for _, key := range sortedKeys(o.extra) {
 		c.key = extraKey(c.key[:0], []byte(key))
 		if err := c.set(c.key, o.extra[key]); err != nil {
 			return err
@@ -111,6 +115,12 @@ func (c *committer) overlay(o *overlay) (err error) {
 	}
 	c.index.counts.terms.Add(uint64(len(o.terms)))
 	return nil
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := slices.AppendSeq(make([]string, 0, len(m)), maps.Keys(m))
+	slices.Sort(keys)
+	return keys
 }
 
 // term appends a term's new postings to its tail, and spills the tail to blocks

@@ -16,7 +16,7 @@ import (
 // answer like the model as of its position, from its opening to its end,
 // whatever is added, frozen and committed meanwhile.
 func TestView_WhileAddingAndCommitting(t *testing.T) {
-	const seed, events, batch, readers = 11, 4000, 7, 3
+	const seed, events, batch, readers = 11, 2500, 7, 3
 	rng := rand.New(rand.NewPCG(seed, 1))
 	all := newModel()
 	for range events {

@@ -33,13 +33,22 @@ type guardedFS struct {
 const markerPrefix = "marker."
 
 func newGuardedFS(fs vfs.FS, dir string, s *store) guardedFS {
-	return guardedFS{fs, s, fs.PathDir(fs.PathJoin(dir, "file"))}
+	return guardedFS{fs, s, clean(fs, dir)}
+}
+
+// clean returns the one form of a path that PathDir gives.
+func clean(fs vfs.FS, name string) string { return fs.PathDir(fs.PathJoin(name, "x")) }
+
+// inside reports whether a file is one of the directory, or is the directory.
+func (fs guardedFS) inside(name string) bool {
+	name = clean(fs.FS, name)
+	return name == fs.dir || fs.PathDir(name) == fs.dir
 }
 
 // wrote does not return if a write inside the directory has failed, this one or
-// one before. (A directory that isn't there yet is no failure.)
+// one before.
 func (fs guardedFS) wrote(op, name string, err error) error {
-	if fs.PathDir(name) == fs.dir || name == fs.dir {
+	if fs.inside(name) {
 		fs.store.wrote(op, name, err)
 	}
 	return err
@@ -58,7 +67,7 @@ func (s *store) wrote(op, name string, err error) {
 func park() { select {} }
 
 func (fs guardedFS) guard(name string, f vfs.File, err error) (vfs.File, error) {
-	if err != nil || fs.PathDir(name) != fs.dir && name != fs.dir {
+	if err != nil || !fs.inside(name) {
 		return f, err
 	}
 	return guardedFile{f, fs.store, name}, nil
@@ -87,6 +96,13 @@ func (fs guardedFS) OpenDir(name string) (vfs.File, error) {
 
 func (fs guardedFS) Rename(oldName, newName string) error {
 	return fs.wrote("rename", newName, fs.FS.Rename(oldName, newName))
+}
+
+// List is asked once more at the end of Open, when a compaction may run
+// already that an error there would pull the tables away from.
+func (fs guardedFS) List(dir string) ([]string, error) {
+	names, err := fs.FS.List(dir)
+	return names, fs.wrote("list", dir, err)
 }
 
 // Remove may fail: Pebble tries again when it is opened next.

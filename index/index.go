@@ -150,7 +150,7 @@ func (x *Index) dropIdleIterators() {
 		x.mu.RLock()
 		gen := x.gen
 		x.mu.RUnlock()
-		if err := gen.dropIdle(); err != nil {
+		if err := x.store.guard(gen.dropIdle); err != nil {
 			x.store.fail(fmt.Errorf("close iterator: %w", err))
 		}
 	}

@@ -88,12 +88,10 @@ func (o *overlay) add(e *event.Event) {
 	if e.Compensates != "" {
 		o.post(kindCompensates, e.Compensates, off)
 	}
-	if e.IDChosen {
+	if e.IDChosen { // and so new to its stream: the state machine refuses one that is known
 		o.key = idKey(o.key[:0], e.ID, e.Stream)
-		if _, known := o.ids[string(o.key)]; !known {
-			o.ids[string(o.key)] = off
-			o.bytes += mapSlotBytes + heapBytes(len(o.key))
-		}
+		o.ids[string(o.key)] = off
+		o.bytes += mapSlotBytes + heapBytes(len(o.key))
 	}
 }
 

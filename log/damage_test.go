@@ -115,6 +115,37 @@ func openAndRead(all map[string][]byte, through uint64, events []event.Event) er
 	return nil
 }
 
+// A payload whose CRC was made to match is told by its digest.
+func TestDamage_Digest(t *testing.T) {
+	frames := testScript(4, 9, 2)
+	last := frames[len(frames)-1].last()
+	all := testFiles(t, 1000, frames)
+	name := segmentName(1)
+	record := all[name][segmentHeaderSize+frameHeaderSize:]
+	_, size, err := recordSizes(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record[size-2] ^= 1
+	mendRecord(record)
+	l := openTest(t, placeFiles(t, all), last)
+	defer closeTest(t, l)
+	up, back := l.Scan(1), l.ScanBack(1)
+	defer up.Close()
+	defer back.Close()
+	_, err1 := l.Read(1)
+	_, err2 := l.ReadRecord(1)
+	_, err3 := VerifySegment(l.dir.fs, "log/"+name)
+	if up.Next() || back.Next() {
+		t.Error("a scan returns the event")
+	}
+	for i, err := range []error{err1, err2, err3, up.Err(), back.Err()} {
+		if !isCorrupt(err) {
+			t.Errorf("%d: %v", i, err)
+		}
+	}
+}
+
 func TestVerifySegment(t *testing.T) {
 	frames := testScript(4, 9, 2)
 	all := testFiles(t, 1000, frames)

@@ -221,6 +221,55 @@ func TestLog_AppendReadReopen(t *testing.T) {
 	closeTest(t, l)
 }
 
+// The same on a real file system, from a folder that does not exist on.
+func TestLog_OnDisk(t *testing.T) {
+	dir := vfs.Default.PathJoin(t.TempDir(), "gen-000001", "log")
+	frames := testScript(1, 60, 5)
+	want := testFiles(t, 4096, frames)
+	through := uint64(0)
+	for _, until := range []int{20, 40, len(frames)} {
+		l, err := Open(Options{FS: vfs.Default, Dir: dir, Through: through, Flush: 500})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err = l.Cut(); err == nil && through == 0 {
+			err = l.Create(testID, 4096)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		var b FrameBuilder
+		for i := range frames[:until] {
+			if frames[i].last() <= l.Last() {
+				continue
+			}
+			frames[i].build(&b)
+			if err := l.Append(&b); err != nil {
+				t.Fatal(err)
+			}
+			if i == until-10 { // the rest is cut and appended again
+				through = l.Last()
+				if err := l.Sync(through); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		checkLog(t, l, allEvents(frames[:until]))
+		closeTest(t, l)
+	}
+	got := make(map[string][]byte)
+	names, err := vfs.Default.List(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		got[name] = readFile(t, vfs.Default, vfs.Default.PathJoin(dir, name))
+	}
+	if err := sameFiles(got, want); err != nil {
+		t.Error(err)
+	}
+}
+
 // writeFile puts a file on fs, durably.
 func writeFile(t testing.TB, fs vfs.FS, path string, b []byte) {
 	t.Helper()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"sort"
+	"sync"
 
 	"cairn/event"
 )
@@ -17,17 +18,21 @@ type extent struct {
 	last     bool // no record of the segment follows
 }
 
+// decoders are for single reads; what they return does not share their memory.
+var decoders = sync.Pool{New: func() any { return new(decoder) }}
+
 func (l *Log) path(base uint64) string { return l.dir.join(segmentName(base)) }
 
 // Read returns the event at a position. It is checked; damage is a
 // *CorruptError. A position beyond Last is ErrNotFound.
 func (l *Log) Read(position uint64) (event.Event, error) {
-	var e event.Event
 	r, x, err := l.read(position)
 	if err != nil {
-		return e, err
+		return event.Event{}, err
 	}
-	var d decoder
+	d := decoders.Get().(*decoder)
+	defer decoders.Put(d)
+	var e event.Event
 	if err := d.record(r, &e); err != nil {
 		return event.Event{}, corrupt(l.path(x.base), x.off, err)
 	}
@@ -41,7 +46,8 @@ func (l *Log) ReadRecord(position uint64) (Record, error) {
 	if err != nil {
 		return Record{}, err
 	}
-	var d decoder
+	d := decoders.Get().(*decoder)
+	defer decoders.Put(d)
 	if err = d.parse(r.header()); err == nil {
 		err = d.checkDigest(r)
 	}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 )
 
+var errAppended = errors.New("frame was appended already")
+
 // Create is the birth of an empty log: it fixes log id and segment size. The
 // first file appears with the first Append.
 func (l *Log) Create(id LogID, segmentSize int64) error {
@@ -73,7 +75,7 @@ func (l *Log) append(b *FrameBuilder) error {
 		l.hash.Write(frame[o : int(o)+head])
 	}
 	// A file system may scribble on what it is given to write.
-	b.err = errors.New("frame was appended already")
+	b.err = errAppended
 	if err := l.write(frame, l.active.end); err != nil {
 		return err
 	}

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"io/fs"
 	"math"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"cairn/event"
@@ -57,9 +59,9 @@ func TestWriter_RollRule(t *testing.T) {
 // Files follow from frames, segment size and log id, not from when the log was
 // synced, closed, opened or read.
 func TestWriter_SameFilesWhateverHappens(t *testing.T) {
-	frames := testScript(21, 50, 4)
+	frames := testScript(21, 25, 4)
 	events := allEvents(frames)
-	want := testFiles(t, 2048, frames)
+	want := testFiles(t, 1500, frames)
 	rapid.Check(t, func(t *rapid.T) {
 		fs := vfs.NewMem()
 		through := uint64(0)
@@ -70,7 +72,7 @@ func TestWriter_SameFilesWhateverHappens(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err = l.Cut(); err == nil && through == 0 {
-				err = l.Create(testID, 2048)
+				err = l.Create(testID, 1500)
 			}
 			if err != nil {
 				t.Fatal(err)
@@ -79,8 +81,8 @@ func TestWriter_SameFilesWhateverHappens(t *testing.T) {
 		open()
 		var b FrameBuilder
 		for l.Last() < uint64(len(events)) {
-			switch rapid.IntRange(0, 9).Draw(t, "step") {
-			case 0:
+			switch rapid.IntRange(0, 24).Draw(t, "step") {
+			case 0, 4:
 				through = l.Last()
 				if err := l.Sync(through); err != nil {
 					t.Fatal(err)
@@ -251,6 +253,48 @@ func TestWriter_TimeAfterReopen(t *testing.T) {
 			t.Errorf("time went back after position %d", through)
 		}
 		closeTest(t, l)
+	}
+}
+
+func TestWriter_ShortWrite(t *testing.T) {
+	fs := &countingFS{FS: vfs.NewMem()}
+	frames := testScript(1, 3, 2)
+	l := createTest(t, fs, 4096, frames[:1])
+	defer closeTest(t, l)
+	fs.short.Store(true)
+	var b FrameBuilder
+	frames[1].build(&b)
+	if err := l.Append(&b); err == nil || errors.Is(err, ErrPoisoned) {
+		t.Errorf("Append = %v", err)
+	}
+	checkLog(t, l, frames[0].events)
+}
+
+// Last is raised when the events are in place, not before.
+func TestWriter_PublishesInOrder(t *testing.T) {
+	frames := testScript(1, 2, 2)
+	l := createTest(t, vfs.NewMem(), 4096, frames[:1])
+	defer closeTest(t, l)
+	var b FrameBuilder
+	frames[1].build(&b)
+	l.mu.RLock()
+	var appending sync.WaitGroup
+	appending.Go(func() {
+		if err := l.Append(&b); err != nil {
+			t.Error(err)
+		}
+	})
+	for l.mu.TryRLock() { // fails as soon as Append waits for the lock
+		l.mu.RUnlock()
+		runtime.Gosched()
+	}
+	if l.Last() != frames[0].last() {
+		t.Errorf("Last() = %d while the events are not in place", l.Last())
+	}
+	l.mu.RUnlock()
+	appending.Wait()
+	if l.Last() != frames[1].last() {
+		t.Errorf("Last() = %d, want %d", l.Last(), frames[1].last())
 	}
 }
 

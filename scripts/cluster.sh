@@ -24,6 +24,7 @@ Usage: scripts/cluster.sh COMMAND
   logs I [-f] print the log of node I; -f follows it
 
   wipe        delete the data and logs of a cluster that is down
+  wipe I      delete those of node I; it comes back empty, under a new node id
 
 Node I serves HTTP on 127.0.0.1:70I0, Raft on 70I1 and gossip on 70I2.
 Environment:
@@ -50,7 +51,9 @@ data=${CAIRN_DATA:-$repo/.cairn}
 case $data in /*) ;; *) data=$PWD/$data ;; esac
 bin=${CAIRN_BIN:-$repo/bin}
 case $bin in /*) ;; *) bin=$PWD/$bin ;; esac
-made=$data/.made-by-cluster.sh # expect=N, then a line for each node made here
+# What was made here: expect=N, node=I for each node, wiped=I for each disk that
+# was thrown away.
+made=$data/.made-by-cluster.sh
 
 http() { echo "127.0.0.1:70${1}0"; }
 raft() { echo "127.0.0.1:70${1}1"; }
@@ -155,6 +158,15 @@ get() {
 
 ready() { get "$1" /readyz >/dev/null; }
 
+# why_not I: what /readyz says, for people.
+why_not() {
+  local answer
+  answer=$(get "$1" /readyz | tr -d '\n' || true)
+  answer=${answer#*\"detail\":\"}
+  answer=${answer%%\"*}
+  echo "${answer:-it does not answer}"
+}
+
 # --- what was made here -----------------------------------------------------
 
 # nodes prints the numbers of the nodes that this script has made.
@@ -162,6 +174,14 @@ nodes() { sed -n 's/^node=//p' "$made" 2>/dev/null | sort -n; }
 
 remember() { # I
   grep -qx "node=$1" "$made" 2>/dev/null || echo "node=$1" >>"$made"
+}
+
+# id_of I: a node whose disk was wiped has forgotten its votes, so that it must
+# not come back under its old id.
+id_of() {
+  local wiped
+  wiped=$(grep -cx "wiped=$1" "$made" || true)
+  if [ "$wiped" = 0 ]; then echo "node-$1"; else echo "node-$1.$((wiped + 1))"; fi
 }
 
 expected() { sed -n 's/^expect=//p' "$made" 2>/dev/null; }
@@ -193,11 +213,12 @@ launch() {
     [ "$j" = "$i" ] || join=$join${join:+,}$(gossip "$j")
   done
   remember "$i"
+  printf -- '--- cluster.sh starts node %s, %s\n' "$i" "$(date)" >>"$data/node-$i.log"
   # Job control gives the node a process group of its own: Ctrl-C at the
   # terminal is for the script, which stops the nodes in its own way.
   set -m
   nohup "$bin/cairn-node" -data "$data/node-$i" -http "$(http "$i")" -raft "$(raft "$i")" -gossip "$(gossip "$i")" \
-    -expect "$(expected)" -join "$join" -id "node-$i" >>"$data/node-$i.log" 2>&1 </dev/null &
+    -expect "$(expected)" -join "$join" -id "$(id_of "$i")" >>"$data/node-$i.log" 2>&1 </dev/null &
   pid=$!
   echo "$pid" >"$data/node-$i.pid"
   set +m
@@ -210,7 +231,10 @@ launch() {
 }
 
 # last_lines I: the end of its log since its last start, for an error message.
-last_lines() { tail -n 8 "$data/node-$1.log" 2>/dev/null | cut -c 1-400 | sed 's/^/    /'; }
+last_lines() {
+  awk '/^--- cluster.sh/ { text = ""; next } { text = text $0 "\n" } END { printf "%s", text }' "$data/node-$1.log" |
+    tail -n 8 | cut -c 1-400 | sed 's/^/    /'
+}
 
 # wait_ready I…: all at once; prints the reason and fails if one is not ready
 # in time or has ended.
@@ -228,7 +252,7 @@ wait_ready() {
         return 1
       fi
       if [ $SECONDS -ge $end ]; then
-        say "node $i is not ready after $ready_seconds s: $(get "$i" /readyz | tr -d '\n' | cut -c 1-300)" >&2
+        say "node $i is not ready after $ready_seconds s: $(why_not "$i")" >&2
         say "The end of $data/node-$i.log:" >&2
         last_lines "$i" >&2
         return 1
@@ -402,13 +426,13 @@ watch_nodes() {
   say "every node has stopped; the data stay in $data"
 }
 
-# member_of URL LIST: the member object with that URL from /v1/cluster.
-member_of() { printf '%s' "$2" | tr '{' '\n' | grep -F "\"http\":\"$1\"" || true; }
+# member_of ID LIST: the member object with that id from /v1/cluster.
+member_of() { printf '%s' "$2" | tr '{' '\n' | grep -F "\"id\":\"$1\"" || true; }
 
 field() { printf '%s' "$2" | sed -n "s/.*\"$1\":\"\{0,1\}\([^,\"}]*\).*/\1/p"; }
 
 cmd_status() {
-  local i pid state role='' applied='' cluster member any=''
+  local i pid state role='' applied='' cluster='' member leader any=''
   for i in $(nodes); do
     any=yes
     if pid=$(pid_of "$i") && ! paused "$pid"; then
@@ -432,7 +456,7 @@ cmd_status() {
     else
       state='not ready'
     fi
-    member=$(member_of "http://$(http "$i")" "$cluster")
+    member=$(member_of "$(id_of "$i")" "$cluster")
     if [ -n "$member" ]; then
       role=$(field role "$member")
       if [ "$state" = ready ]; then applied=$(field applied "$member"); fi
@@ -440,7 +464,8 @@ cmd_status() {
     printf '%-5s %-8s %-9s %-10s %-9s %s\n' "$i" "$pid" "$state" "${role:--}" "${applied:--}" "http://$(http "$i")"
   done
   if [ -n "$cluster" ]; then
-    say "log $(field log "$cluster"), leader $(field leader "$cluster"), term $(field term "$cluster")"
+    leader=$(field leader "$cluster")
+    say "log $(field log "$cluster"), leader ${leader:-unknown}, term $(field term "$cluster")"
   elif [ -n "$(running_nodes)" ]; then
     say "no node that runs can tell of the cluster"
   fi
@@ -508,20 +533,30 @@ cmd_wipe() {
     say "nothing to wipe in $data"
     return 0
   }
+  if [ $# -eq 1 ]; then
+    need_node "$1"
+    ! pid_of "$1" >/dev/null || fail "node $1 is running. First: cluster.sh stop $1"
+    wipe_node "$1"
+    echo "wiped=$1" >>"$made"
+    say "wiped node $1; it will come back as $(id_of "$1")"
+    return 0
+  fi
   [ -z "$(running_nodes)" ] || fail "still running: node$(running_nodes). First: cluster.sh down"
   for i in $(nodes); do
-    rm -rf "$data/node-$i" "$data/node-$i.new" "$data/node-$i.log" "$data/node-$i.pid"
+    wipe_node "$i"
   done
   rm -f "$made"
   rmdir "$data" 2>/dev/null || true
   say "wiped $data"
 }
 
+wipe_node() { rm -rf "$data/node-$1" "$data/node-$1.new" "$data/node-$1.log" "$data/node-$1.pid"; }
+
 command=${1:-help}
 [ $# -eq 0 ] || shift
 case $command in
-  up | run | start | stop | kill | pause | resume) [ $# -le 1 ] || fail "too many arguments for $command; see cluster.sh help" ;;
-  down | status | wipe) [ $# -eq 0 ] || fail "$command takes no arguments; see cluster.sh help" ;;
+  up | run | start | stop | kill | pause | resume | wipe) [ $# -le 1 ] || fail "too many arguments for $command; see cluster.sh help" ;;
+  down | status) [ $# -eq 0 ] || fail "$command takes no arguments; see cluster.sh help" ;;
 esac
 case $command in
   up | down | run | status | start | stop | kill | pause | resume | logs | wipe) "cmd_$command" "$@" ;;

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -25,36 +26,86 @@ func testSeed(t testing.TB) uint64 {
 	return seed
 }
 
+// live stands for a crash that loses nothing: what was not synced was written
+// all the same, and removed too, which a CrashClone undoes at any percentage.
+const live = -1
+
+var allPercents = []int{0, 10, 50, 100, live}
+
+// stepwise removes a tree file by file, as a real file system does, so that a
+// crash may come in between.
+type stepwise struct{ vfs.FS }
+
+func (s stepwise) RemoveAll(path string) error {
+	st, err := s.FS.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if st.IsDir() {
+		names, err := list(s.FS, path)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if err := s.RemoveAll(s.FS.PathJoin(path, name)); err != nil {
+				return err
+			}
+		}
+	}
+	return s.FS.Remove(path)
+}
+
+// crashNow returns what a crash at this moment leaves.
+func crashNow(t testing.TB, mem *vfs.MemFS, percent int, rng *rand.Rand) *vfs.MemFS {
+	if percent != live {
+		return mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng})
+	}
+	clone := vfs.NewCrashableMem()
+	for name, data := range tree(t, mem, "/") {
+		if strings.HasSuffix(name, "/") {
+			must(t, clone.MkdirAll("/"+name, 0o755))
+			continue
+		}
+		must(t, clone.MkdirAll(clone.PathDir("/"+name), 0o755))
+		f, err := clone.Create("/"+name, vfs.WriteCategoryUnspecified)
+		must(t, err)
+		_, err = f.Write([]byte(data))
+		must(t, errors.Join(err, f.Sync(), f.Close()))
+	}
+	return clone.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rng})
+}
+
 // crashEverywhere runs do once, and check on what a crash before each of its
 // file operations that change something, and after the last, may have left. It
 // returns how many crashes there were.
-func crashEverywhere(mem *vfs.MemFS, seed uint64, percents []int, do func(vfs.FS), check func(crashed *vfs.MemFS, at string)) int {
+func crashEverywhere(t testing.TB, mem *vfs.MemFS, seed uint64, percents []int, do func(vfs.FS), check func(crashed *vfs.MemFS, percent int, at string)) int {
 	crashes := 0
 	crash := func(at string) {
 		for _, percent := range percents {
 			crashes++
 			rng := rand.New(rand.NewPCG(seed, uint64(crashes)))
-			clone := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rng})
-			check(clone, fmt.Sprintf("%s, %d%% kept", at, percent))
+			check(crashNow(t, mem, percent, rng), percent, fmt.Sprintf("%s, %d%% kept", at, percent))
 		}
 	}
 	op := 0
-	do(errorfs.Wrap(mem, errorfs.InjectorFunc(func(o errorfs.Op) error {
+	do(stepwise{errorfs.Wrap(mem, errorfs.InjectorFunc(func(o errorfs.Op) error {
 		if o.Kind.ReadOrWrite() == errorfs.OpIsWrite {
 			op++
 			crash(fmt.Sprintf("crash before operation %d (kind %d on %s)", op, o.Kind, o.Path))
 		}
 		return nil
-	})))
+	}))})
 	crash("crash at the end")
 	return crashes
 }
 
-var allPercents = []int{0, 10, 50, 100}
-
-// reopenEverywhere starts a crashed node, crashing at every operation of the
-// start-up too, and gives each node that came up to check.
-func reopenEverywhere(t *testing.T, crashed *vfs.MemFS, seed uint64, at string, check func(n *node) error) {
+// reopen starts a crashed node and gives it to check. Of the crashes that kept
+// half, and of those that kept all, it crashes in the same way at every
+// operation of the start-up too.
+func reopen(t *testing.T, crashed *vfs.MemFS, percent int, seed uint64, at string, check func(n *node) error) {
 	t.Helper()
 	fail := func(at string, err error) {
 		t.Helper()
@@ -62,11 +113,16 @@ func reopenEverywhere(t *testing.T, crashed *vfs.MemFS, seed uint64, at string, 
 			t.Fatalf("%s: %v", at, err)
 		}
 	}
-	crashEverywhere(crashed, seed, []int{0, 50}, func(fs vfs.FS) {
+	start := func(fs vfs.FS) {
 		n, err := openNode(fs)
 		fail(at, err)
 		fail(at, check(n))
-	}, func(again *vfs.MemFS, inner string) {
+	}
+	if percent != 50 && percent != live {
+		start(crashed)
+		return
+	}
+	crashEverywhere(t, crashed, seed, []int{percent}, start, func(again *vfs.MemFS, _ int, inner string) {
 		n, err := openNode(again)
 		fail(at+", then "+inner, err)
 		fail(at+", then "+inner, check(n))
@@ -87,14 +143,23 @@ func TestCrash_Local(t *testing.T) {
 	seed := testSeed(t)
 	mem, old := oldNode(t)
 	next := newModel(20, []int{6000, 700}, 5000, 4500, map[string]int{"000004.sst": 5000, "000021.sst": 6100, "MANIFEST-000022": 10})
+	// Nothing of the checkpoint is durable but what the state had before.
 	n := mustOpen(t, mem)
-	n.checkpoint(t, next)
+	dir := mem.PathJoin(n.gens.Dir(), StateName(next.index))
+	must(t, mem.MkdirAll(dir, 0o755))
+	must(t, mem.Link(mem.PathJoin(n.gens.StateDir(), "000004.sst"), mem.PathJoin(dir, "000004.sst")))
+	for _, s := range next.state[1:] {
+		f, err := mem.Create(mem.PathJoin(dir, s.name), vfs.WriteCategoryUnspecified)
+		must(t, err)
+		_, err = f.Write(bytes.Clone(s.data))
+		must(t, errors.Join(err, f.Close()))
+	}
 	closed := false
-	crashes := crashEverywhere(mem, seed, allPercents, func(fs vfs.FS) {
+	crashes := crashEverywhere(t, mem, seed, allPercents, func(fs vfs.FS) {
 		must(t, mustOpen(t, &keepCheckpoint{fs}).snapshot(next))
 		closed = true
-	}, func(crashed *vfs.MemFS, at string) {
-		reopenEverywhere(t, crashed, seed, at, func(n *node) error {
+	}, func(crashed *vfs.MemFS, percent int, at string) {
+		reopen(t, crashed, percent, seed, at, func(n *node) error {
 			// The generation's own files are those of old: only the snapshot changes.
 			err := n.check(t, "gen-000001", old, false, next)
 			if err != nil && !closed {
@@ -107,7 +172,7 @@ func TestCrash_Local(t *testing.T) {
 		})
 	})
 	t.Logf("%d crashes", crashes)
-	if !closed || crashes < 4*15 {
+	if !closed || crashes < 5*20 {
 		t.Errorf("only %d crashes", crashes)
 	}
 }
@@ -129,14 +194,14 @@ func TestCrash_Install(t *testing.T) {
 	sent := bigModel(30)
 	stream := sent.stream("gen-000005")
 	var closed, seenOld, seenNew bool
-	crashes := crashEverywhere(mem, seed, allPercents, func(fs vfs.FS) {
+	crashes := crashEverywhere(t, mem, seed, allPercents, func(fs vfs.FS) {
 		n := mustOpen(t, fs)
 		must(t, n.receive(sent, stream, 3000))
 		closed = true
 		must(t, n.restore())
 		must(t, n.check(t, "gen-000002", sent, true, sent))
-	}, func(crashed *vfs.MemFS, at string) {
-		reopenEverywhere(t, crashed, seed, at, func(n *node) error {
+	}, func(crashed *vfs.MemFS, percent int, at string) {
+		reopen(t, crashed, percent, seed, at, func(n *node) error {
 			err := n.check(t, "gen-000002", sent, true, sent)
 			if err == nil {
 				seenNew = true
@@ -157,8 +222,33 @@ func TestCrash_Install(t *testing.T) {
 		})
 	})
 	t.Logf("%d crashes", crashes)
-	if !closed || !seenOld || !seenNew || crashes < 4*40 {
+	if !closed || !seenOld || !seenNew || crashes < 5*60 {
 		t.Errorf("%d crashes, old seen: %v, new seen: %v", crashes, seenOld, seenNew)
+	}
+}
+
+// A superseded snapshot is out of sight, durably, before the first of its files
+// is removed: else a crash might leave half of it under its name.
+func TestCrash_RemovalOrder(t *testing.T) {
+	mem, old := oldNode(t)
+	var trace []string
+	fs := stepwise{errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		name := mem.PathBase(op.Path)
+		switch {
+		case op.Kind == errorfs.OpRename && name == "7-12-1":
+			trace = append(trace, "rename")
+		case op.Kind == errorfs.OpFileSync && op.Path == testSnaps && len(trace) == 1:
+			trace = append(trace, "sync")
+		case op.Kind == errorfs.OpRemove && strings.Contains(op.Path, "7-12-1"):
+			trace = append(trace, "remove")
+		}
+		return nil
+	}))}
+	n := mustOpen(t, fs)
+	n.checkpoint(t, old)
+	must(t, n.snapshot(old))
+	if got := strings.Join(trace, " "); !strings.HasPrefix(got, "rename sync remove remove") {
+		t.Errorf("operations: %s", got)
 	}
 }
 
@@ -168,11 +258,11 @@ func TestCrash_InstallAgain(t *testing.T) {
 	mem, _ := oldNode(t)
 	sent := bigModel(30)
 	stream := sent.stream("gen-000005")
-	crashEverywhere(mem, seed, []int{50}, func(fs vfs.FS) {
+	crashEverywhere(t, mem, seed, []int{50}, func(fs vfs.FS) {
 		n := mustOpen(t, fs)
 		must(t, n.receive(sent, stream, 5000))
 		must(t, n.restore())
-	}, func(crashed *vfs.MemFS, at string) {
+	}, func(crashed *vfs.MemFS, percent int, at string) {
 		n, err := openNode(crashed)
 		if err != nil {
 			t.Fatalf("%s: %v", at, err)
@@ -193,10 +283,10 @@ func TestCrash_CreateGenerations(t *testing.T) {
 	mem := vfs.NewCrashableMem()
 	must(t, MakeDir(mem, testLogs, 0o755))
 	done := false
-	crashEverywhere(mem, seed, allPercents, func(fs vfs.FS) {
+	crashEverywhere(t, mem, seed, allPercents, func(fs vfs.FS) {
 		must(t, CreateGenerations(fs, testLogs))
 		done = true
-	}, func(crashed *vfs.MemFS, at string) {
+	}, func(crashed *vfs.MemFS, percent int, at string) {
 		g, err := OpenGenerations(crashed, testLogs, testSnaps)
 		if done && (err != nil || g.Current() != "gen-000001") {
 			t.Fatalf("%s: %v", at, err)
@@ -220,14 +310,14 @@ func failEverywhere(t *testing.T, mem *vfs.MemFS, do func(fs vfs.FS, raw *vfs.Me
 		raw := mem.CrashClone(vfs.CrashCloneCfg{})
 		var failed *errorfs.Op
 		i, armed := 0, true
-		fs := errorfs.Wrap(raw, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		fs := stepwise{errorfs.Wrap(raw, errorfs.InjectorFunc(func(op errorfs.Op) error {
 			i++
 			if armed && i == k+1 {
 				failed = &op
 				return errorfs.ErrInjected
 			}
 			return nil
-		}))
+		}))}
 		check := do(fs, raw)
 		armed = false
 		check(failed != nil)

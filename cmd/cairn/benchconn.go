@@ -6,12 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json"
 )
 
 // benchRequest is an append as bytes of HTTP/1.1, made once. Between sends only
@@ -97,28 +97,43 @@ func dialBench(ctx context.Context, host string, until time.Time) (*benchConn, e
 	return &benchConn{conn: conn, r: bufio.NewReaderSize(conn, 4<<10)}, nil
 }
 
-// do sends a request and returns the status of its answer.
-func (c *benchConn) do(request []byte) (status int, err error) {
+// do sends a request and returns nil when the answer is that it is in the log.
+func (c *benchConn) do(request []byte) error {
 	if _, err := c.conn.Write(request); err != nil {
-		return 0, err
+		return err
 	}
 	line, err := c.r.ReadSlice('\n')
 	if err != nil {
-		return 0, err
+		return err
 	}
 	// HTTP/1.1 201 Created
 	if len(line) < 12 || !bytes.HasPrefix(line, []byte("HTTP/1.1 ")) {
-		return 0, fmt.Errorf("answered with %q, which is not HTTP/1.1", line)
+		return fmt.Errorf("answered with %q, which is not HTTP/1.1", line)
 	}
-	status = int(line[9]-'0')*100 + int(line[10]-'0')*10 + int(line[11]-'0')
+	status := string(line[9:12])
+	ok := status == "201" || status == "200"
 	length, err := c.readHeader()
 	if err != nil {
-		return 0, err
+		return err
 	}
-	if _, err := c.r.Discard(length); err != nil {
-		return 0, err
+	if !ok {
+		return c.refusal(status, length)
 	}
-	return status, nil
+	_, err = c.r.Discard(length)
+	return err
+}
+
+// refusal says what the body of an answer, a problem document, is about.
+func (c *benchConn) refusal(status string, length int) error {
+	body, err := c.r.Peek(min(length, c.r.Size()))
+	if err != nil {
+		return err
+	}
+	var p struct {
+		Detail string `json:"detail"`
+	}
+	_ = json.Unmarshal(body, &p) // it may be cut off, or not ours: then the status has to do
+	return fmt.Errorf("status %s %s", status, p.Detail)
 }
 
 // errLastAnswer says that the server closes the connection after an answer.
@@ -166,10 +181,5 @@ func headerValue(line []byte, name string) ([]byte, bool) {
 	return bytes.TrimSpace(line[len(name)+1:]), true
 }
 
-var _ io.Closer = (*benchConn)(nil)
-
 // Close gives the connection up.
 func (c *benchConn) Close() error { return c.conn.Close() }
-
-// written reports whether a status means that the append is in the log.
-func written(status int) bool { return status == http.StatusCreated || status == http.StatusOK }

@@ -97,7 +97,7 @@ func (a *app) clusterStatus(ctx context.Context) error {
 func (a *app) clusterTransfer(ctx context.Context, to string) error {
 	return a.withClient(ctx, func(ctx context.Context, c *client.Client) error {
 		if err := c.Transfer(ctx, to); err != nil {
-			return fmt.Errorf("transfer: %w", err)
+			return explainMember("transfer", to, err)
 		}
 		s, err := c.Discover(ctx)
 		if err != nil {
@@ -114,10 +114,7 @@ func (a *app) clusterTransfer(ctx context.Context, to string) error {
 func (a *app) clusterRemove(ctx context.Context, id string) error {
 	return a.withClient(ctx, func(ctx context.Context, c *client.Client) error {
 		if err := c.Remove(ctx, id); err != nil {
-			if client.IsNotFound(err) {
-				return fmt.Errorf("there is no member %q; 'cairn cluster status' lists them", id)
-			}
-			return fmt.Errorf("remove: %w", err)
+			return explainMember("remove", id, err)
 		}
 		if !a.text() {
 			return a.printJSON(map[string]string{"removed": id})
@@ -125,4 +122,12 @@ func (a *app) clusterRemove(ctx context.Context, id string) error {
 		_, err := fmt.Fprintf(a.stdout, "%s is removed; its data directory can be deleted\n", printable(id))
 		return err
 	})
+}
+
+// explainMember says why something can't be done with a member.
+func explainMember(what, id string, err error) error {
+	if client.IsNotFound(err) {
+		return fmt.Errorf("%s: there is no member %q; 'cairn cluster status' lists them", what, id)
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }

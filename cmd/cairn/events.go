@@ -20,7 +20,9 @@ type eventWriter struct {
 	buf       []byte
 }
 
-func (a *app) newEventWriter(oneStream bool) *eventWriter {
+// newEventWriter returns a writer to stdout. Full shows events whole that are
+// wider than the terminal.
+func (a *app) newEventWriter(oneStream, full bool) *eventWriter {
 	w := &eventWriter{oneStream: oneStream, w: bufio.NewWriterSize(a.stdout, 64<<10)}
 	if a.text() {
 		columns := []column{{"POSITION", true}, {"STREAM", false}, {"VERSION", true}}
@@ -28,6 +30,9 @@ func (a *app) newEventWriter(oneStream bool) *eventWriter {
 			columns = []column{{"VERSION", true}, {"POSITION", true}}
 		}
 		w.table = newTable(a.stdout, append(columns, column{"TIME", false}, column{"TYPE", false}, column{"DATA", false})...)
+		if full {
+			w.table.limit = 0
+		}
 	}
 	return w
 }
@@ -69,13 +74,17 @@ func content(e *event.Event) string {
 	return b.String()
 }
 
+// fullFlag registers the flag for newEventWriter.
+func fullFlag(cmd *cobra.Command, full *bool) {
+	cmd.Flags().BoolVar(full, "full", false, "do not cut off what is wider than the terminal")
+}
+
 // filterFlags are the flags that choose events of all streams.
 type filterFlags struct {
 	types, tags            []string
 	category, prefix       string
 	correlation, causation string
 	since, until           string
-	withTimes              bool
 }
 
 func (f *filterFlags) register(cmd *cobra.Command, withTimes bool) {

@@ -30,9 +30,9 @@ func (a *app) newImport() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "import [FILE]",
 		Short: "Append the events of an NDJSON file, each on its own",
-		Long: `Append the events of a file, or of stdin, in their order. Every line is one
-event, {"stream":…,"type":…,"data":…,"id":…}, and one append of its own; many
-are on their way at once.
+		Long: `Append the events of a file, or of stdin. Every line is one event,
+{"stream":…,"type":…,"data":…,"id":…}, and one append of its own. Many are on
+their way at once; the lines of a stream keep their order.
 
 Give events ids: an import that was broken off, or whose file has grown, can
 then simply be repeated, and what is there already is not added twice.
@@ -125,7 +125,7 @@ func (im *importer) run(ctx context.Context, c *client.Client, lines *lineReader
 	input := make(chan parsed)
 	go im.read(ctx, lines, input) // ends with ctx, or when the read of stdin returns that it may be in
 	o := client.PipelineOptions{Window: im.flags.window, Interrupted: func(err error) {
-		im.bar.say("lost the connection (%s), going on", oneLine(lastLine(err)))
+		im.bar.say("interrupted (%s), going on", oneLine(explain(err)))
 	}}
 	for out, err := range c.AppendStream(ctx, im.appends(ctx, input), o) {
 		if err == nil {
@@ -190,7 +190,6 @@ func (im *importer) parse(text []byte) (event.Event, error) {
 		e.ID = event.NewID()
 		im.withoutIDs.Store(true)
 	}
-	e.IDChosen = true
 	return e, (&event.Append{Events: []event.Event{e}}).Check()
 }
 

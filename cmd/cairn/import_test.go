@@ -130,7 +130,7 @@ func TestImport_Reconnects(t *testing.T) {
 	code, out, errs := f.imported(t, importLines(1, 200))
 	var appended, duplicate int
 	_, err := fmt.Sscanf(out, `{"appended":%d,"duplicate":%d,"failed":0,"last_line":200`, &appended, &duplicate)
-	if code != 0 || err != nil || appended+duplicate != 200 || len(f.events) != 200 || !strings.Contains(errs, "lost the connection") {
+	if code != 0 || err != nil || appended+duplicate != 200 || len(f.events) != 200 || !strings.Contains(errs, "interrupted (") {
 		t.Errorf("exit %d, %s%s, %d events", code, out, errs, len(f.events))
 	}
 }

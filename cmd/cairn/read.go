@@ -18,6 +18,7 @@ type readFlags struct {
 	position    uint64
 	limit       int
 	desc, local bool
+	full        bool
 }
 
 func (a *app) newRead() *cobra.Command {
@@ -43,6 +44,7 @@ what it has.`,
 	flags.BoolVar(&f.desc, "desc", false, "newest first")
 	flags.Uint64Var(&f.position, "position", 0, "read the one event at this position")
 	flags.BoolVar(&f.local, "local", false, "what one node has, without asking the others")
+	fullFlag(cmd, &f.full)
 	f.filters.register(cmd, true)
 	return cmd
 }
@@ -70,7 +72,7 @@ func (a *app) read(cmd *cobra.Command, args []string, f *readFlags) error {
 		return err
 	}
 	defer c.Close()
-	return a.printEvents(f.events(cmd.Context(), c, stream, filter), stream != "")
+	return printEvents(f.events(cmd.Context(), c, stream, filter), a.newEventWriter(stream != "", f.full))
 }
 
 func (f *readFlags) events(ctx context.Context, c *client.Client, stream string, filter event.Filter) iter.Seq2[event.Event, error] {
@@ -90,8 +92,7 @@ func (f *readFlags) events(ctx context.Context, c *client.Client, stream string,
 
 // printEvents writes events until they end. What came before an error is
 // written too.
-func (a *app) printEvents(events iter.Seq2[event.Event, error], oneStream bool) error {
-	w := a.newEventWriter(oneStream)
+func printEvents(events iter.Seq2[event.Event, error], w *eventWriter) error {
 	for e, err := range events {
 		if err == nil {
 			err = w.write(&e)

@@ -357,7 +357,7 @@ func TestCluster(t *testing.T) {
 			t.Errorf("%s\ngot  %s\nwant %s", args, got, want)
 		}
 	}
-	if code, _, errs := f.run(t, "", "cluster", "remove", "node-9"); code != 1 || errs != `cairn: there is no member "node-9"; 'cairn cluster status' lists them`+"\n" {
+	if code, _, errs := f.run(t, "", "cluster", "remove", "node-9"); code != 1 || errs != `cairn: remove: there is no member "node-9"; 'cairn cluster status' lists them`+"\n" {
 		t.Errorf("exit %d, %s", code, errs)
 	}
 }

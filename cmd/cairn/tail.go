@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"cairn/client"
-	"cairn/event"
 )
 
 // tailFlags are the flags of `cairn tail`.
@@ -19,6 +18,7 @@ type tailFlags struct {
 	fromStart bool
 	now       bool
 	limit     int
+	full      bool
 }
 
 func (a *app) newTail() *cobra.Command {
@@ -43,6 +43,7 @@ first event there is (--from-start).`,
 	flags.BoolVar(&f.fromStart, "from-start", false, "begin with the first event")
 	flags.IntVarP(&f.limit, "limit", "n", 0, "end after that many events; 0 = never")
 	flags.BoolVarP(&f.all, "all", "a", false, "follow all streams (the default without STREAM)")
+	fullFlag(cmd, &f.full)
 	f.filters.register(cmd, false)
 	return cmd
 }
@@ -78,7 +79,7 @@ func (a *app) tail(cmd *cobra.Command, args []string, f *tailFlags) error {
 			return err
 		}
 	}
-	err = a.follow(ctx, c, o, f.limit)
+	err = a.follow(ctx, c, o, a.newEventWriter(stream != "", f.full), f.limit)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil // Ctrl-C is how it is meant to end
 	}
@@ -87,8 +88,7 @@ func (a *app) tail(cmd *cobra.Command, args []string, f *tailFlags) error {
 
 // follow prints events as they come. While there is history to catch up with
 // it writes in large pieces, and each event at once from then on.
-func (a *app) follow(ctx context.Context, c *client.Client, o client.FollowOptions, limit int) error {
-	w := a.newEventWriter(o.Filter.Stream != "")
+func (a *app) follow(ctx context.Context, c *client.Client, o client.FollowOptions, w *eventWriter, limit int) error {
 	live, lost := false, false
 	said := func(format string, args ...any) {
 		if a.text() && isTerminal(a.stderr) {
@@ -116,7 +116,10 @@ func (a *app) follow(ctx context.Context, c *client.Client, o client.FollowOptio
 	n := 0
 	for e, err := range c.Follow(ctx, o) {
 		if err == nil {
-			err = a.tailed(w, &e, live)
+			err = w.write(&e)
+		}
+		if err == nil && live {
+			err = w.flush()
 		}
 		if err = errors.Join(flushErr, err); err != nil {
 			return err
@@ -124,13 +127,6 @@ func (a *app) follow(ctx context.Context, c *client.Client, o client.FollowOptio
 		if n++; n == limit {
 			break
 		}
-	}
-	return w.flush()
-}
-
-func (a *app) tailed(w *eventWriter, e *event.Event, live bool) error {
-	if err := w.write(e); err != nil || !live {
-		return err
 	}
 	return w.flush()
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,7 +27,8 @@ func serve(ctx context.Context, c *Config, stderr io.Writer) error {
 	case err != nil:
 		return explain(err, c)
 	}
-	logger.Info("node is up", "id", n.dir.NodeID(), "http", c.HTTPURL(), "raft", c.Raft, "gossip", c.Gossip)
+	logger.Info("node is up", "id", n.dir.NodeID(), "http", c.HTTPURL(),
+		"raft", cmp.Or(c.AdvertiseRaft, c.Raft), "gossip", cmp.Or(c.AdvertiseGossip, c.Gossip))
 	<-ctx.Done()
 	logger.Info("stopping", "hint", "a second signal ends the process at once")
 	if err := n.stop(); err != nil {

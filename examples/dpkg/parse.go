@@ -8,10 +8,6 @@ import (
 
 // entry is what a line of the log says; as JSON it is the data of an event.
 type entry struct {
-	Time         string `json:"time"` // of the machine's clock; the log names no time zone
-	Package      string `json:"package,omitempty"`
-	Architecture string `json:"architecture,omitempty"`
-
 	Status           string `json:"status,omitempty"`
 	InstalledVersion string `json:"installed_version,omitempty"`
 	AvailableVersion string `json:"available_version,omitempty"`
@@ -20,6 +16,10 @@ type entry struct {
 	Command  string `json:"command,omitempty"`
 	File     string `json:"file,omitempty"`
 	Decision string `json:"decision,omitempty"` // about a configuration file: install or keep
+
+	Time         string `json:"time"` // of the machine's clock; the log names no time zone
+	Package      string `json:"package,omitempty"`
+	Architecture string `json:"architecture,omitempty"`
 
 	typ string // the event's
 }
