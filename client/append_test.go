@@ -204,6 +204,23 @@ func TestAppend_GivesUp(t *testing.T) {
 	}
 }
 
+// What a node said is told rather than that time was up then.
+func TestAppend_SaysWhatNodesSaid(t *testing.T) {
+	var calls atomic.Int32
+	node := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if calls.Add(1) == 1 {
+			problem(w, 503, CodeNoLeader, "")
+			return
+		}
+		<-r.Context().Done()
+	})
+	c := newClient(t, func(c *Config) { c.AttemptTimeout, c.RetryFor = 100*time.Millisecond, 50*time.Millisecond }, node)
+	_, err := c.ReadStream(testContext(t), "a", ReadOptions{})
+	if codeOf(err) != CodeNoLeader || !IsUnavailable(err) {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A refusal after an attempt of unknown fate is final only if the condition
 // can't come to hold when that attempt arrives late.
 func TestAppend_ConflictAfterUnknown(t *testing.T) {

@@ -149,7 +149,8 @@ type trial struct {
 	asked    []string // ever
 	attempts int
 	backoff  time.Duration
-	unknown  bool // an attempt may have written
+	unknown  bool     // an attempt may have written
+	problem  *Problem // of the last attempt that was answered
 }
 
 func (c *Client) newTrial(leader bool) *trial {
@@ -179,6 +180,7 @@ func (t *trial) note(ctx context.Context, a *answer, err error, r *call) {
 	case err == nil:
 		t.c.nodes.answered(t.node, a.header.Get(headerLeader), t.c.cfg.Fixed)
 	case errors.As(err, &answered):
+		t.problem = answered.Problem
 		t.unknown = t.unknown || r.write && answered.unknown()
 		if answered.Status >= 500 && answered.Code != CodeOverloaded && answered.Code != CodeNoLeader {
 			t.c.nodes.failed(t.node)
@@ -241,11 +243,13 @@ func (t *trial) settle(err error, mayHoldLater bool) error {
 	return err
 }
 
-// giveUp says why the call ended without an answer.
+// giveUp says why the call ended without success.
 func (t *trial) giveUp(ctx context.Context, err error) error {
 	var answered *answeredError
 	if errors.As(err, &answered) {
 		err = answered.Problem
+	} else if t.problem != nil && !t.unknown { // it says more than that time is up
+		err = t.problem
 	}
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
 		err = fmt.Errorf("%w, while: %w", cause, err)

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -27,7 +28,10 @@ type ReadOptions struct {
 	MinPosition uint64 // wait until the node has at least this position
 }
 
-func (o *ReadOptions) parameters(to url.Values) {
+// parameters returns o as the parameters of a request. They ask the node to
+// give up before the attempt does, so that it can say why.
+func (c *Client) parameters(o *ReadOptions) url.Values {
+	to := url.Values{"timeout": {min(c.cfg.AttemptTimeout*4/5, maxReadTimeout).String()}}
 	number := func(name string, n uint64) {
 		if n != 0 {
 			to.Set(name, strconv.FormatUint(n, 10))
@@ -43,7 +47,11 @@ func (o *ReadOptions) parameters(to url.Values) {
 	if o.Local {
 		to.Set("consistency", "local")
 	}
+	return to
 }
+
+// maxReadTimeout is the longest that a server waits.
+const maxReadTimeout = time.Minute
 
 // pageSize is how many events an iteration asks for at a time.
 const pageSize = 1000
@@ -63,12 +71,12 @@ type Page struct {
 // ReadStream returns a page of a stream's events. A stream that does not exist
 // is an error for which IsNotFound holds.
 func (c *Client) ReadStream(ctx context.Context, stream string, o ReadOptions) (Page, error) {
-	return c.page(ctx, &call{method: http.MethodGet, target: streamTarget(stream, &o)})
+	return c.page(ctx, &call{method: http.MethodGet, target: c.streamTarget(stream, &o)})
 }
 
 // Events returns a page of the events of all streams that filter chooses.
 func (c *Client) Events(ctx context.Context, filter event.Filter, o ReadOptions) (Page, error) {
-	target, err := eventsTarget(&filter, &o)
+	target, err := c.eventsTarget(&filter, &o)
 	if err != nil {
 		return Page{}, err
 	}
@@ -78,7 +86,7 @@ func (c *Client) Events(ctx context.Context, filter event.Filter, o ReadOptions)
 // Query returns a page of the events that a query of any number of items
 // matches.
 func (c *Client) Query(ctx context.Context, q event.Query, o ReadOptions) (Page, error) {
-	r, err := queryCall(q, &o)
+	r, err := c.queryCall(q, &o)
 	if err != nil {
 		return Page{}, err
 	}
@@ -104,7 +112,7 @@ func (r *call) at(next string) *call {
 // beginning.
 func (c *Client) AllOfStream(ctx context.Context, stream string, o ReadOptions) iter.Seq2[event.Event, error] {
 	return c.iterate(ctx, o, func(o *ReadOptions) (*call, error) {
-		return &call{method: http.MethodGet, target: streamTarget(stream, o)}, nil
+		return &call{method: http.MethodGet, target: c.streamTarget(stream, o)}, nil
 	})
 }
 
@@ -112,7 +120,7 @@ func (c *Client) AllOfStream(ctx context.Context, stream string, o ReadOptions) 
 // its beginning.
 func (c *Client) AllEvents(ctx context.Context, filter event.Filter, o ReadOptions) iter.Seq2[event.Event, error] {
 	return c.iterate(ctx, o, func(o *ReadOptions) (*call, error) {
-		target, err := eventsTarget(&filter, o)
+		target, err := c.eventsTarget(&filter, o)
 		return &call{method: http.MethodGet, target: target}, err
 	})
 }
@@ -120,18 +128,15 @@ func (c *Client) AllEvents(ctx context.Context, filter event.Filter, o ReadOptio
 // AllOfQuery iterates over the events that a query matches, page by page, as of
 // its beginning.
 func (c *Client) AllOfQuery(ctx context.Context, q event.Query, o ReadOptions) iter.Seq2[event.Event, error] {
-	return c.iterate(ctx, o, func(o *ReadOptions) (*call, error) { return queryCall(q, o) })
+	return c.iterate(ctx, o, func(o *ReadOptions) (*call, error) { return c.queryCall(q, o) })
 }
 
-func streamTarget(stream string, o *ReadOptions) string {
-	v := url.Values{}
-	o.parameters(v)
-	return withQuery("/v1/streams/"+url.PathEscape(stream)+"/events", v)
+func (c *Client) streamTarget(stream string, o *ReadOptions) string {
+	return withQuery("/v1/streams/"+url.PathEscape(stream)+"/events", c.parameters(o))
 }
 
-func eventsTarget(filter *event.Filter, o *ReadOptions) (string, error) {
-	v := url.Values{}
-	o.parameters(v)
+func (c *Client) eventsTarget(filter *event.Filter, o *ReadOptions) (string, error) {
+	v := c.parameters(o)
 	if err := filterParameters(filter, v); err != nil {
 		return "", err
 	}
@@ -148,7 +153,7 @@ func withQuery(path string, v url.Values) string {
 	return path + "?" + v.Encode()
 }
 
-func queryCall(q event.Query, o *ReadOptions) (*call, error) {
+func (c *Client) queryCall(q event.Query, o *ReadOptions) (*call, error) {
 	var w encoder
 	w.raw(`{"query":`)
 	w.query(q)
@@ -162,8 +167,7 @@ func queryCall(q event.Query, o *ReadOptions) (*call, error) {
 	if w.err != nil {
 		return nil, fmt.Errorf("encode query: %w", w.err)
 	}
-	v := url.Values{}
-	(&ReadOptions{Descending: o.Descending, Local: o.Local, MinPosition: o.MinPosition}).parameters(v)
+	v := c.parameters(&ReadOptions{Descending: o.Descending, Local: o.Local, MinPosition: o.MinPosition})
 	return &call{method: http.MethodPost, target: withQuery("/v1/query", v), body: w.b,
 		header: map[string]string{"Content-Type": typeJSON}}, nil
 }
@@ -233,7 +237,7 @@ func (c *Client) EventAt(ctx context.Context, stream string, version uint64) (ev
 }
 
 func (c *Client) oneEvent(ctx context.Context, target string) (event.Event, error) {
-	a, err := c.do(ctx, &call{method: http.MethodGet, target: target})
+	a, err := c.do(ctx, &call{method: http.MethodGet, target: withQuery(target, c.parameters(&ReadOptions{}))})
 	if err != nil {
 		return event.Event{}, err
 	}
@@ -246,7 +250,7 @@ func (c *Client) oneEvent(ctx context.Context, target string) (event.Event, erro
 
 // Head returns a stream's version; 0 = it does not exist.
 func (c *Client) Head(ctx context.Context, stream string) (uint64, error) {
-	a, err := c.do(ctx, &call{method: http.MethodHead, target: "/v1/streams/" + url.PathEscape(stream)})
+	a, err := c.do(ctx, &call{method: http.MethodHead, target: withQuery("/v1/streams/"+url.PathEscape(stream), c.parameters(&ReadOptions{}))})
 	var p *Problem
 	if errors.As(err, &p) && p.Status == http.StatusNotFound {
 		return 0, nil // a HEAD has no body, so that there is no code to look at
@@ -276,8 +280,7 @@ func (c *Client) Streams(ctx context.Context, prefix, after string, o ReadOption
 		if o.Limit <= 0 || o.Limit > pageSize {
 			o.Limit = pageSize
 		}
-		v := url.Values{}
-		o.parameters(v)
+		v := c.parameters(&o)
 		if prefix != "" {
 			v.Set("prefix", prefix)
 		}

@@ -77,6 +77,20 @@ func TestSlow_Body(t *testing.T) {
 	}
 }
 
+// What is announced as too long is refused before it comes.
+func TestSlow_TooLongIsRefusedAtOnce(t *testing.T) {
+	ts := serve(t, newFakeStore())
+	c := ts.dial(fmt.Sprintf("POST /v1/append HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", maxBody+1))
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != 413 {
+		t.Errorf("status %d", resp.StatusCode)
+	}
+}
+
 // One byte now and then is not progress of a line.
 func TestSlow_Line(t *testing.T) {
 	store := newFakeStore()
@@ -176,6 +190,22 @@ func TestServer_StreamsOutliveTheWriteTimeout(t *testing.T) {
 	}
 }
 
+// A follower that stopped reading is given up also when each write is small.
+func TestSlow_NeverReadsSmallWrites(t *testing.T) {
+	store := newFakeStore()
+	ts := serve(t, store, func(o *Options) { o.StallTimeout = 300 * time.Millisecond })
+	ts.h2.Transport.(*http.Transport).HTTP2 = &http.HTTP2Config{MaxReceiveBufferPerStream: 64 << 10}
+	resp, err := ts.h2.Get(ts.url + "/v1/events?follow=true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	eventually(t, "it is given up", func() bool {
+		store.add(event.Event{Stream: "a", Type: "T", Data: []byte(`"` + strings.Repeat("x", 1000) + `"`)})
+		return ts.streams.Load() == 0
+	})
+}
+
 // idleFollowers opens n followers that have caught up, over bare connections.
 func (ts *testServer) idleFollowers(n int) {
 	ts.t.Helper()
@@ -202,12 +232,12 @@ func TestLimits_IdleFollowers(t *testing.T) {
 	const n, most = 2500, 48 << 10
 	store := filled(5)
 	ts := serve(t, store)
-	memory := func() uint64 {
+	memory := func() int64 {
 		runtime.GC()
 		runtime.GC()
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
-		return m.HeapInuse + m.StackInuse
+		return int64(m.HeapInuse + m.StackInuse)
 	}
 	before := memory()
 	ts.idleFollowers(n)

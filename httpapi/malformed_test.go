@@ -200,7 +200,7 @@ func malformedAppends() []bad {
 	}
 	one := "/v1/streams/a/events"
 	for _, body := range []string{``, ` `, `7`, `"x"`, `null`, `{`, `[`, `[{"type":"T"}`, `[{"type":"T"},]`, `[{"type":"T"}]]`, `{"type":"T"}{}`, `{"type":"T"} x`,
-		"\ufeff{\"type\":\"T\"}", `[{"type":"T"} {"type":"T"}]`, `[,]`, `[}`, `[{"type":"T"}:]`, `{type:"T"}`, `{'type':'T'}`} {
+		"\ufeff{\"type\":\"T\"}", `[{"type":"T"} {"type":"T"}]`, `[{"type":"T"}x{"type":"T"}]`, `[,]`, `[}`, `[{"type":"T"}:]`, `{type:"T"}`, `{'type':'T'}`} {
 		add(one, body, 400, InvalidRequest, "")
 	}
 	add(one, `[]`, 400, InvalidRequest, "events")
@@ -221,7 +221,7 @@ func malformedAppends() []bad {
 	many := "/v1/append"
 	for _, body := range []string{``, `[]`, `{`, `{}}`, `{} x`, `{"events":[{"stream":"a","type":"T"}],}`, `{"events":{}}`, `{"events":[]}`, `{}`, `{"events"}`, `{"events":}`,
 		`{"events":[{"stream":"a","type":"T"}],"events":[]}`, `{"events":[{"stream":"a","type":"T"}],"more":1}`, `{"events":[{"stream":"a","type":"T"}],"conditions":{}}`,
-		`{"events":[{"stream":"a","type":"T"}],"conditions":null}`, `{"\ud800":1}`, `{"\u0065vents":[],"events":[]}`} {
+		`{"events":[{"stream":"a","type":"T"}],"conditions":null}`, `{"\ud800":1}`, `{"conditions":[]x"events":[{"stream":"a","type":"T"}]}`, `{"events"x[{"stream":"a","type":"T"}]}`, `{"\u0065vents":[],"events":[]}`} {
 		add(many, body, 400, InvalidRequest, "")
 	}
 	add(many, `{"events":[{"type":"T"}]}`, 400, InvalidEvent, "stream")

@@ -251,6 +251,39 @@ func TestNDJSON_KeepsTheConnection(t *testing.T) {
 	}
 }
 
+// A body may take as long as it likes if each line comes in time, also when no
+// read ends where a line does.
+func TestNDJSON_LongBody(t *testing.T) {
+	store := newFakeStore()
+	ts := serve(t, store, func(o *Options) { o.BodyTimeout = 150 * time.Millisecond })
+	r, w := io.Pipe()
+	line := one("a") + "\n"
+	const lines = 40
+	go func() {
+		_, _ = io.WriteString(w, line[:10])
+		for range lines - 1 {
+			time.Sleep(10 * time.Millisecond)
+			_, _ = io.WriteString(w, line[10:]+line[:10])
+		}
+		_, _ = io.WriteString(w, line[10:])
+		w.Close()
+	}()
+	req, err := http.NewRequest("POST", ts.url+"/v1/append", r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/x-ndjson")
+	resp, err := ts.h1.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil || strings.Count(string(b), `"status":201`) != lines {
+		t.Errorf("%v, %s", err, b[max(0, len(b)-300):])
+	}
+}
+
 // A client that breaks off in the middle of a line has not sent that line.
 func TestNDJSON_CutShort(t *testing.T) {
 	store := newFakeStore()
@@ -267,7 +300,7 @@ func TestNDJSON_CutShort(t *testing.T) {
 			t.Errorf("a line that was cut short was appended: %s", d.answers.Text())
 		}
 	}
-	ts.get("/healthz").check(t, 200)
+	eventually(t, "the request has ended", func() bool { return ts.streams.Load() == 0 })
 	if n := store.count(); n != 2 {
 		t.Errorf("%d events were written", n-1)
 	}

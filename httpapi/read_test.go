@@ -199,34 +199,59 @@ func TestRead_Filters(t *testing.T) {
 	}
 }
 
-func TestRead_StepsOverAWideGap(t *testing.T) {
-	store := newFakeStore()
-	store.add(event.Event{Stream: "first", Type: "Rare"})
-	for range 50 {
-		store.add(event.Event{Stream: "a", Type: "T"})
-	}
-	store.add(event.Event{Stream: "last", Type: "Rare"})
-	for _, backward := range []bool{false, true} {
-		sp := span{filter: event.Filter{Query: event.Query{Items: []event.QueryItem{{Types: []string{"Rare"}}}}}, at: 53, window: 7, backward: backward}
-		var got []string
-		for steps := 0; ; steps++ {
-			done, err := sp.step(store, func(e *event.Event) verdict { got = append(got, e.Stream); return taken })
-			if err != nil || steps > 9 {
-				t.Fatalf("after %d steps: %v", steps, err)
-			}
-			if done {
-				break
+// Wherever the windows of the steps and the ends of chunks fall, a span gives
+// each event that matches once.
+func TestSpan_StepsGiveEachEventOnce(t *testing.T) {
+	store := filled(40)
+	for _, filter := range []event.Filter{{}, {Category: "b"}, {Query: event.Query{Items: []event.QueryItem{{Types: []string{"T1"}}}}}} {
+		var want []uint64
+		for i := range store.events {
+			if e := &store.events[i]; e.Position > 3 && e.Position <= 38 && filter.Matches(e) {
+				want = append(want, e.Position)
 			}
 		}
-		if backward {
-			slices.Reverse(got)
-		}
-		if !slices.Equal(got, []string{"first", "last"}) {
-			t.Errorf("got %v", got)
+		for window := uint64(1); window < 45; window++ {
+			for _, backward := range []bool{false, true} {
+				sp := span{filter: filter, after: 3, at: 38, window: window, backward: backward}
+				var got []uint64
+				for calls, done := 0, false; !done; {
+					var err error
+					done, err = sp.step(store, func(e *event.Event) verdict {
+						if calls++; calls%5 == 0 {
+							return declined
+						}
+						got = append(got, e.Position)
+						if calls%3 == 0 {
+							return takenEnd
+						}
+						return taken
+					})
+					if err != nil || len(got) > len(want) {
+						t.Fatalf("got %v (%v)", got, err)
+					}
+				}
+				if backward {
+					slices.Reverse(got)
+				}
+				if !slices.Equal(got, want) {
+					t.Fatalf("window %d, backward %v: got %v, want %v", window, backward, got, want)
+				}
+			}
 		}
 	}
 	if store.views != 0 {
 		t.Errorf("%d views are open", store.views)
+	}
+}
+
+// Who leaves out events by hand is given no head: it would not be one.
+func TestPages_NoHeadBehindAGap(t *testing.T) {
+	ts := serve(t, filled(10))
+	if p := ts.get("/v1/events?order=desc&before=5").page(t); p.Head != nil || len(p.Events) != 4 || p.Next != "" {
+		t.Errorf("got %+v", p)
+	}
+	if p := ts.get("/v1/events?order=desc").page(t); p.Head == nil || *p.Head != 11 {
+		t.Errorf("got %+v", p)
 	}
 }
 

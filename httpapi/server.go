@@ -221,6 +221,7 @@ func (x *exchange) stay() error {
 		x.s.streams.Add(-1)
 		return problemf(Overloaded, "the node serves as many followers and append streams as it may at once")
 	}
+	x.leave()
 	x.long = true
 	return nil
 }

@@ -126,13 +126,10 @@ func (l *list) anyAt(ordinal uint64) (uint64, bool) {
 		return l.head.tail[ordinal-inBlocks], true
 	}
 	ordinal -= l.head.count
-	if ordinal < uint64(l.frozen.all) {
-		if ordinal < uint64(l.frozen.n) {
-			return l.frozen.at(int(ordinal)), true
-		}
-		return 0, false
+	if ordinal < uint64(l.frozen.n) {
+		return l.frozen.at(int(ordinal)), true
 	}
-	ordinal -= uint64(l.frozen.all)
+	ordinal -= uint64(l.frozen.n)
 	if ordinal < uint64(l.active.n) {
 		return l.active.at(int(ordinal)), true
 	}
@@ -144,10 +141,8 @@ func (l *list) count() uint64 {
 	switch {
 	case *l.err != nil:
 		return 0
-	case l.active.n > 0:
-		return l.head.count + uint64(l.frozen.all) + uint64(l.active.n)
-	case l.frozen.n > 0:
-		return l.head.count + uint64(l.frozen.n)
+	case l.frozen.n > 0 || l.active.n > 0: // then it sees all of the store
+		return l.total()
 	case len(l.tail) > 0 || l.head.count == 0 || l.head.block.count > 0 && l.head.block.last <= l.v.at:
 		return l.head.count - uint64(len(l.head.tail)-len(l.tail))
 	case l.head.block.count > 0 && l.v.at >= l.head.first:

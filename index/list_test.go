@@ -121,7 +121,7 @@ func TestStream_VersionThroughBlockOrdinals(t *testing.T) {
 		l.close()
 	}
 	t.Logf("%d versions in blocks of 64: at most %d reads", len(want), worst)
-	if worst > 20 {
+	if worst > 12 {
 		t.Errorf("%d blocks read to find a version", worst)
 	}
 	if p, ok := v.Stream("long", uint64(len(want))+1, false).Next(); ok {

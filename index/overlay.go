@@ -143,7 +143,7 @@ func (o *overlay) span(term []byte, at uint64) span {
 	if !ok || at < o.base+uint64(ent.first) {
 		return span{}
 	}
-	s := span{base: o.base, version: ent.base, first: ent.first, rest: ent.rest, n: 1 + len(ent.rest), all: 1 + len(ent.rest)}
+	s := span{base: o.base, version: ent.base, first: ent.first, rest: ent.rest, n: 1 + len(ent.rest)}
 	s.n = s.searchAfter(at)
 	return s
 }
@@ -154,8 +154,7 @@ type span struct {
 	version uint64 // of a stream: its version before the first of these
 	first   uint32
 	rest    []uint32
-	n       int // how many the view sees
-	all     int // how many there were when the span was made
+	n       int // how many the view sees: all, if it sees any of the next layer
 }
 
 func (s *span) at(i int) uint64 {

@@ -120,7 +120,7 @@ func poisoned(l *Log, err error) error {
 	b.Add(&event.Event{Position: l.Last() + 1, Version: 1, Time: 1 << 62}, testSalt(0))
 	for _, again := range []error{l.Append(&b), l.Sync(l.Last()), l.Cut()} {
 		if !errors.Is(again, ErrPoisoned) || !errors.Is(again, errors.Unwrap(err)) {
-			return fmt.Errorf("after %w: next call is %w", err, again)
+			return fmt.Errorf("after %v: next call is %v", err, again)
 		}
 	}
 	return err

@@ -27,6 +27,10 @@ func (l *Log) Cut() error {
 	if err := l.cut(); err != nil {
 		return l.poison(fmt.Errorf("cut event log after position %d: %w", l.options.Through, err))
 	}
+	if len(l.todo.remove) > 0 || l.todo.rewrite {
+		l.logger.Info("event log cut", "position", l.options.Through, "removed_files", len(l.todo.remove),
+			"tail_index", l.tailIndex)
+	}
 	l.todo = nil
 	l.flusher = startFlusher(l)
 	return nil
@@ -59,7 +63,7 @@ func (l *Log) cut() error {
 		return err
 	}
 	l.file = f
-	l.handles.drop(l.active.base) // a reader may have opened it, for reading only
+	l.handles.drop(l.active.base) // a reader may have opened what the copy has replaced
 	return l.pinActive()
 }
 
@@ -90,11 +94,7 @@ func (l *Log) rewrite(s *segment) error {
 	if err != nil {
 		return fmt.Errorf("copy %s: %w", name, err)
 	}
-	if err := l.dir.rename(temp, name); err != nil {
-		return err
-	}
-	l.handles.drop(s.base)
-	return nil
+	return l.dir.rename(temp, name)
 }
 
 // rewriteFooter writes the footer that Open has read once more and syncs it.

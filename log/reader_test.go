@@ -72,6 +72,13 @@ func TestReader_ReadRecord(t *testing.T) {
 	}
 }
 
+// spoilChunk overwrites memory that was released.
+func spoilChunk() {
+	c := chunks.Get().(*[chunkSize]byte)
+	clear(c[:])
+	chunks.Put(c)
+}
+
 // Scans begin at every position and go through every kind of border.
 func TestScanner_FromEverywhere(t *testing.T) {
 	frames := testScript(6, 40, 6)
@@ -89,6 +96,7 @@ func TestScanner_FromEverywhere(t *testing.T) {
 			}
 			if n%11 == 0 {
 				s.Release() // at any time; it goes on where it was
+				spoilChunk()
 			}
 		}
 		s.Close()
@@ -102,6 +110,7 @@ func TestScanner_FromEverywhere(t *testing.T) {
 			}
 			if n%11 == 0 {
 				s.Release()
+				spoilChunk()
 			}
 		}
 		s.Close()
@@ -387,12 +396,21 @@ func TestReader_WrongOffsets(t *testing.T) {
 func TestHandles_Bounded(t *testing.T) {
 	frames := testScript(3, 400, 1)
 	mem := vfs.NewMem()
-	l := createTest(t, mem, MinSegmentSize, frames)
+	fs := &countingFS{FS: mem}
+	l := createTest(t, fs, MinSegmentSize, nil)
+	for i := range frames {
+		appendFrames(t, l, frames[i:i+1])
+		if err := l.Sync(l.Last()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := fs.open.Load(); n > idleHandles+2 {
+		t.Errorf("%d files are open after writing", n)
+	}
 	if n := l.Stats().Segments; n < 2*idleHandles {
 		t.Fatalf("only %d segments", n)
 	}
 	closeTest(t, l)
-	fs := &countingFS{FS: mem}
 	l = openTest(t, fs, uint64(len(frames)))
 	before := fs.open.Load()
 	checkLog(t, l, allEvents(frames))

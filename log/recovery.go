@@ -1,7 +1,9 @@
 package eventlog
 
 import (
+	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"slices"
@@ -189,61 +191,73 @@ func (l *Log) recoverSealed(base uint64) error {
 	return nil
 }
 
-// recoverLast takes in the segment with P.
+// recoverLast takes in the segment with P. Whether it is sealed is told by its
+// frames: where they end, exactly the footer that belongs to them must stand.
+// What merely looks like a footer at the end of the file may be the last
+// event's data, which a client chose.
 func (l *Log) recoverLast(base uint64) error {
 	f, err := l.open(base)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	through := l.options.Through
-	limit := f.size
-	t, err := f.trailer()
-	if err == nil {
-		_, err = f.table(&t)
-	}
-	switch {
-	case err != nil && !isCorrupt(err):
-		return err
-	case err != nil: // not sealed, or not wholly on disk: what counts is the frames
-	case t.last < through:
-		return f.corrupt(t.footer, formatError(fmt.Sprintf("log ends at position %d, before the savepoint at %d", t.last, through)))
-	case t.last == through:
-		l.segments = append(l.segments, sealedSegment(&t, f.size))
-		l.times = t.lastTime
-		l.todo.footer = true
-		return nil
-	default:
-		limit = t.footer
-	}
-	s, sum, err := l.scan(f, limit)
+	s, sum, err := l.scan(f)
 	if err != nil {
 		return err
 	}
 	l.segments = append(l.segments, s)
-	l.active, l.hash, l.times = s, sum, s.lastTime
+	l.times = s.lastTime
+	if f.size > s.end {
+		t := s.trailer(sum)
+		footer := appendFooter(nil, &t, s.offsets)
+		if ok, err := f.ends(s.end, footer); err != nil {
+			return err
+		} else if ok {
+			s.seal(t.hash, int64(len(footer)))
+			s.synced = s.size
+			l.todo.footer = true
+			return nil
+		}
+	}
+	l.active, l.hash = s, sum
 	l.todo.rewrite = f.size > s.end
 	return nil
 }
 
+// ends reports whether the file holds b at off, and nothing after it.
+func (f *file) ends(off int64, b []byte) (bool, error) {
+	if f.size-off != int64(len(b)) {
+		return false, nil
+	}
+	got := make([]byte, len(b))
+	if err := readFull(f, got, off); err != nil {
+		return false, f.corrupt(off, err)
+	}
+	return bytes.Equal(got, b), nil
+}
+
 // scan reads all frames of the segment with P and checks them. The segment and
 // the hash that it returns end with P; what stands after it raises tailIndex.
-func (l *Log) scan(f *file, limit int64) (*segment, hash.Hash, error) {
+func (l *Log) scan(f *file) (*segment, hash.Hash, error) {
 	s := &segment{base: f.header.base, last: f.header.base - 1, end: segmentHeaderSize}
 	sum := sha256.New()
 	b := f.header.encode()
 	sum.Write(b[:])
-	k := f.frames(limit)
+	k := f.frames(f.size)
 	defer k.release()
 	var offsets []uint32
 	through := l.options.Through
 	k.hash = sum
 	for s.last < through {
-		if k.off == limit {
-			return nil, nil, k.damage(k.off, fmt.Sprintf("log ends at position %d, before the savepoint at %d", s.last, through))
+		if k.off == k.limit {
+			return nil, nil, k.damage(k.off, fmt.Sprintf("the log ends with position %d, the savepoint is at %d", s.last, through))
 		}
 		var err error
 		if offsets, err = k.whole(s.last+1, max(l.times, s.lastTime), offsets[:0]); err != nil {
+			var c *CorruptError
+			if errors.As(err, &c) {
+				c.Reason += fmt.Sprintf("; intact up to position %d, the savepoint is at %d", s.last, through)
+			}
 			return nil, nil, err
 		}
 		s.add(&k.frame, offsets)

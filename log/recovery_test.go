@@ -81,8 +81,14 @@ func TestRecovery_CutAnywhere(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		if l.Unsynced() != 0 {
+			t.Errorf("Unsynced() = %d after Cut", l.Unsynced())
+		}
 		appendFrames(t, l, frames[n:])
 		checkLog(t, l, events)
+		if err := l.Sync(l.Last()); err != nil || l.Unsynced() != 0 {
+			t.Errorf("Sync = %v, Unsynced() = %d", err, l.Unsynced())
+		}
 		closeTest(t, l)
 		if err := sameFiles(files(t, fs), want); err != nil {
 			t.Errorf("cut after position %d: %v", through, err)
@@ -117,6 +123,42 @@ func checkNothingLeft(t *testing.T, l *Log, fs vfs.FS, through uint64) {
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("files after cutting at %d: %v, want %v", through, got, want)
+	}
+}
+
+// A client chooses the last bytes of an active segment: they may look like the
+// footer of it.
+func TestRecovery_ForgedFooter(t *testing.T) {
+	frames := testScript(11, 40, 3)
+	const n = 6
+	e := &frames[n].events[len(frames[n].events)-1]
+	forged := trailer{first: 1, last: e.Position, lastTime: 1}
+	offsets := make([]uint32, e.Position)
+	e.ContentType, e.Meta, e.Data = "x", nil, appendFooter(nil, &forged, offsets)
+	for i := range offsets {
+		offsets[i] = segmentHeaderSize + frameHeaderSize
+	}
+	size := int64(len(testFiles(t, 1<<20, frames[:n+1])[segmentName(1)]))
+	forged.footer = size - int64(len(e.Data))
+	e.Data = appendFooter(nil, &forged, offsets)
+
+	want := testFiles(t, 1<<20, frames)
+	all := testFiles(t, 1<<20, frames[:n+1])
+	b := all[segmentName(1)]
+	if _, err := decodeTrailer(b[len(b)-trailerSize:], size); err != nil {
+		t.Fatalf("not well forged: %v", err)
+	}
+	fs := placeFiles(t, all)
+	l := openTest(t, fs, e.Position)
+	checkLog(t, l, allEvents(frames[:n+1]))
+	appendFrames(t, l, frames[n+1:])
+	checkLog(t, l, allEvents(frames))
+	closeTest(t, l)
+	if err := sameFiles(files(t, fs), want); err != nil {
+		t.Error(err)
+	}
+	if _, err := VerifySegment(placeFiles(t, all), "log/"+segmentName(1)); !isCorrupt(err) {
+		t.Errorf("VerifySegment = %v", err)
 	}
 }
 
@@ -254,11 +296,11 @@ func TestRecovery_Damage(t *testing.T) {
 		{"everything promised is missing", func(s *scene) { clear(s.all) }, inside, 0, "is missing"},
 		{"first file is missing", without(0), end, 2, "is missing"},
 		{"file in the middle is missing", without(1), end, 2, "is missing"},
-		{"file of the savepoint is missing", without(2), end, 2, "before the savepoint"},
-		{"file of the savepoint and later are missing", without(2, 3, 4), end, 2, "before the savepoint"},
+		{"file of the savepoint is missing", without(2), end, 2, "the savepoint is at"},
+		{"file of the savepoint and later are missing", without(2, 3, 4), end, 2, "the savepoint is at"},
 		{"file of the savepoint is empty", cutShort(2, 0), end, 2, "ends too early"},
 		{"file of the savepoint is torn", cutShort(2, 300), end, 2, "ends too early"},
-		{"file of the savepoint has its header only", cutShort(2, 64), end, 2, "before the savepoint"},
+		{"file of the savepoint has its header only", cutShort(2, 64), end, 2, "the savepoint is at"},
 		{"footer is missing before the savepoint", shorten(1, 112), inside, 2, "no footer"},
 		{"trailer is zero before the savepoint", zero(1, -112, 112), inside, 2, "no footer"},
 		{"header is zero", zero(1, 0, 64), end, 2, "not a segment"},
@@ -332,18 +374,19 @@ func TestRecovery_TailIndex(t *testing.T) {
 		return index
 	}
 	for _, test := range []struct {
-		name   string
-		damage func(all map[string][]byte)
-		want   uint64
+		name    string
+		through uint64
+		damage  func(all map[string][]byte)
+		want    uint64
 	}{
-		{"whole", func(map[string][]byte) {}, last},
-		{"hole after the savepoint", func(all map[string][]byte) { delete(all, s.names[1]) }, last},
-		{"hole", func(all map[string][]byte) { delete(all, s.names[2]) }, last},
-		{"last frame torn", func(all map[string][]byte) {
+		{"whole", through, func(map[string][]byte) {}, last},
+		{"hole after the savepoint", through, func(all map[string][]byte) { delete(all, s.names[1]) }, last},
+		{"hole", through, func(all map[string][]byte) { delete(all, s.names[2]) }, last},
+		{"last frame torn", through, func(all map[string][]byte) {
 			name := s.names[len(s.names)-1]
 			all[name] = all[name][:len(all[name])-1]
 		}, s.frames[len(s.frames)-2].index},
-		{"payload of the next frame torn", func(all map[string][]byte) {
+		{"payload of the next frame torn", through, func(all map[string][]byte) {
 			for _, name := range s.names[2:] {
 				delete(all, name)
 			}
@@ -355,7 +398,12 @@ func TestRecovery_TailIndex(t *testing.T) {
 			b[segmentHeaderSize+frameHeaderSize+len(r.head)+4+saltSize+5] ^= 1
 			all[s.names[1]] = b
 		}, 0},
-		{"one segment", func(all map[string][]byte) {
+		{"one segment", through, func(all map[string][]byte) {
+			for _, name := range s.names[2:] {
+				delete(all, name)
+			}
+		}, indexBefore(s.end(1))},
+		{"inside a sealed segment", s.inside(1), func(all map[string][]byte) {
 			for _, name := range s.names[2:] {
 				delete(all, name)
 			}
@@ -363,7 +411,7 @@ func TestRecovery_TailIndex(t *testing.T) {
 	} {
 		all := maps.Clone(s.all)
 		test.damage(all)
-		l, err := Open(Options{FS: placeFiles(t, all), Dir: "log", Through: through, Flush: -1})
+		l, err := Open(Options{FS: placeFiles(t, all), Dir: "log", Through: test.through, Flush: -1})
 		if err != nil {
 			t.Fatalf("%s: %v", test.name, err)
 		}

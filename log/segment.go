@@ -55,6 +55,12 @@ func (s *segment) add(h *frameHeader, offsets []uint32) {
 	s.size = s.end
 }
 
+// seal ends the segment with a footer of size bytes.
+func (s *segment) seal(hash [32]byte, size int64) {
+	s.sealed, s.hash, s.offsets = true, hash, nil
+	s.size += size
+}
+
 // trailer returns the trailer of the segment, whose running hash is sum.
 func (s *segment) trailer(sum hash.Hash) trailer {
 	t := trailer{

@@ -166,11 +166,11 @@ func (l *Log) seal() error {
 		return fmt.Errorf("close %s: %w", segmentName(s.base), err)
 	}
 	l.mu.Lock()
-	s.sealed, s.hash, s.offsets = true, t.hash, nil
-	s.size += size
+	s.seal(t.hash, size)
 	l.mu.Unlock()
 	l.file, l.active, l.hash = nil, nil, nil
 	l.rolls.Add(1)
 	l.wrote(size)
+	l.logger.Debug("segment sealed", "segment", segmentName(s.base), "last", s.last, "bytes", s.size)
 	return nil
 }

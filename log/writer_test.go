@@ -364,4 +364,14 @@ func TestSync_OnlyWhatIsNew(t *testing.T) {
 	if l.Unsynced() != 0 {
 		t.Errorf("Unsynced() = %d in the end", l.Unsynced())
 	}
+	for i, f := range testScript(31, 60, 3)[40:] { // the segment is synced in parts
+		before := l.Stats().Bytes
+		appendFrames(t, l, []testFrame{f})
+		if got, want := l.Unsynced(), l.Stats().Bytes-before; got != want {
+			t.Errorf("frame %d: Unsynced() = %d, want %d", i, got, want)
+		}
+		if err := l.Sync(l.Last()); err != nil {
+			t.Fatal(err)
+		}
+	}
 }

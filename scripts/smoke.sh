@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Goes through the README's first screen as a user would: `make run`, the three
-# printed curl lines, Ctrl-C, and `make run` again on the same data.
+# printed curl lines, Ctrl-C, and `make run` again on the same data. Then every
+# command of cluster.sh.
 # Needs curl. Uses the ports of the nodes 1 to 3.
 set -euo pipefail
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
@@ -72,6 +73,18 @@ expect() {
   case $got in *"$want"*) ;; *) fail "no $want in that" ;; esac
 }
 
+# state I WANTED: what `cluster.sh status` says of node I.
+state() {
+  "$repo/scripts/cluster.sh" status >"$out"
+  grep -q "^$1 .* $2 " "$out" || fail "node $1 is not $2"
+}
+
+# drive COMMAND…: a command of cluster.sh that must succeed.
+drive() {
+  say "\$ cluster.sh $*"
+  "$repo/scripts/cluster.sh" "$@" >"$out" 2>&1 || fail "cluster.sh $* ended with status $?"
+}
+
 command -v curl >/dev/null || fail "curl is not installed"
 rm -rf "$out"
 "$repo/scripts/cluster.sh" wipe >/dev/null
@@ -92,4 +105,28 @@ expect "$(printed 1)" '"version":2'
 expect "$(printed 2)" '"version":2'
 say "Ctrl-C"
 ctrl_c
-say "ok: the events were still there"
+
+cd / # it runs from any folder
+drive up
+drive up
+grep -q '^already up' "$out" || fail "a second up does not say so"
+drive kill 1
+state 1 stopped
+drive start 1
+state 1 ready
+drive pause 2
+state 2 paused
+drive resume 2
+drive stop 3
+state 3 stopped
+drive start 3
+drive start 4
+state 4 ready
+drive logs 4
+grep -q 'node is up' "$out" || fail "logs 4 does not show its log"
+drive down
+# The brackets keep grep from finding its own command line.
+! grep -ls -- "$CAIRN_DATA[/]node" /proc/[0-9]*/cmdline || fail "down left a process behind"
+drive wipe
+[ ! -e "$CAIRN_DATA" ] || fail "wipe left $CAIRN_DATA behind"
+say "ok"

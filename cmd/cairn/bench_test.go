@@ -19,7 +19,7 @@ import (
 
 func TestBench(t *testing.T) {
 	f := newFakeNode(t)
-	out := f.ok(t, "", "bench", "--clients", "1,4", "--batch", "1,3", "--seconds", "0.05", "--warmup", "1ms", "--streams", "5", "--ids")
+	out := f.ok(t, "", "bench", "--clients", "1,4", "--batch", "1,3", "--seconds", "0.3", "--warmup", "1ms", "--streams", "5", "--ids")
 	var loads []load
 	for line := range strings.Lines(out) {
 		var r benchRow
@@ -44,9 +44,9 @@ func TestBench(t *testing.T) {
 	if len(ids) != len(f.events) {
 		t.Errorf("%d events with %d ids", len(f.events), len(ids))
 	}
-	text := f.ok(t, "", "bench", "--clients", "2", "--batch", "1", "--seconds", "0.02", "--warmup", "0s", "-o", "text")
+	text := f.ok(t, "", "bench", "--clients", "2", "--batch", "1", "--seconds", "0.3", "--warmup", "0s", "-o", "text")
 	lines := strings.Split(text, "\n")
-	if len(lines) != 5 || lines[0] != "leader node-1 of 2 members; 256-byte data, 1000 streams, 0.02 s each" ||
+	if len(lines) != 5 || lines[0] != "leader node-1 of 2 members; 256-byte data, 1000 streams, 0.3 s each" ||
 		len([]rune(lines[2])) != len([]rune(lines[3])) || !strings.HasPrefix(lines[3], "      2      1 ") {
 		t.Errorf("got\n%s", text)
 	}

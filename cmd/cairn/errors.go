@@ -103,7 +103,7 @@ func explain(err error) string {
 		return half.Error()
 	case errors.As(err, &unknown):
 		return explainUnknown(unknown)
-	case errors.As(err, &nobody), errors.As(err, &timeout):
+	case errors.As(err, &nobody), errors.As(err, &timeout) && !hasProblem:
 		return err.Error()
 	case errors.Is(err, context.Canceled):
 		return "interrupted"
@@ -142,7 +142,7 @@ func explainUnavailable(e *client.UnavailableError) string {
 		case client.CodeOverloaded:
 			return "the cluster is overloaded, nothing was written; try again in a moment"
 		}
-		return fmt.Sprintf("node %s can't serve this: %s", p.Node, detail(p))
+		return fmt.Sprintf("node %s can't serve this: %s; see 'cairn cluster status'", p.Node, detail(p))
 	}
 	return fmt.Sprintf("no node could serve this (%s); see 'cairn cluster status'", lastLine(e.Err))
 }

@@ -134,6 +134,8 @@ func TestReport(t *testing.T) {
 			"cairn: it is not known whether this was written (EOF); repeat it with the same ids: what is there already is not added twice"},
 		{&client.UnavailableError{Err: context.Canceled}, 1, "cairn: interrupted"},
 		{&timeoutError{time.Second, context.DeadlineExceeded}, 1, "cairn: no answer within 1s; allow more with --timeout, or see 'cairn cluster status'"},
+		{&timeoutError{time.Second, &client.UnavailableError{Err: fmt.Errorf("%w, while: %w", context.DeadlineExceeded, problem(client.CodeNoLeader, 503))}}, 1,
+			"cairn: the cluster has no leader, nothing was written; more than half of its nodes must run: see 'cairn cluster status'"},
 		{&silentError{problem(client.CodeConditionFailed, 412)}, 3, ""},
 		{&importError{after: 7, err: &client.UnknownError{Err: errors.New("EOF")}}, 1,
 			"cairn: import ended after line 7 (some lines behind it may be appended too: EOF); repeat the import: what is there already is not added twice"},
@@ -195,7 +197,7 @@ func TestRead(t *testing.T) {
 		}
 	}
 	f.ok(t, "", "read", "--tag", "a:1,2", "--category", "c", "--since", "2026-01-02T00:00:00+01:00", "--local")
-	if got := f.query.Encode(); got != "category=c&consistency=local&from_time=2026-01-01T23%3A00%3A00.000000000Z&limit=1000&tag=a%3A1%2C2" {
+	if got := f.query.Encode(); got != "category=c&consistency=local&from_time=2026-01-01T23%3A00%3A00.000000000Z&limit=1000&tag=a%3A1%2C2&timeout=4s" {
 		t.Errorf("got %s", got)
 	}
 	if code, out, errs := f.run(t, "", "read", "account-1"); code != 1 || out != "" || errs != `cairn: stream "account-1" does not exist`+"\n" {
