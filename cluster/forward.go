@@ -227,7 +227,11 @@ func encodeForwarded(results []Result) []byte {
 	for i := range results {
 		status := forwardDecided
 		if err := results[i].Err; err != nil {
-			status, body = statusOf(err), append(body[:0], err.Error()...)
+			status = statusOf(err)
+			if unknown := (*UnknownError)(nil); errors.As(err, &unknown) {
+				err = unknown.Cause // the other side says itself that it is unknown
+			}
+			body = append(body[:0], err.Error()...)
 		} else {
 			body = event.EncodeOutcome(body[:0], &results[i].Outcome)
 		}

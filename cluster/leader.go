@@ -249,6 +249,9 @@ func (n *Node) handOver(ctx context.Context, to string) error {
 	if !v.open() {
 		return ErrNoLeader
 	}
+	if to == n.cfg.NodeID {
+		return nil // as asked for
+	}
 	target, err := n.transferTarget(ctx, to)
 	if err != nil {
 		return err
@@ -288,9 +291,6 @@ func (n *Node) transferTarget(ctx context.Context, to string) (raft.Server, erro
 			return s, nil
 		}
 		others = append(others, s)
-	}
-	if to == n.cfg.NodeID {
-		return raft.Server{}, fmt.Errorf("%w: %s leads already", ErrUnknownMember, to)
 	}
 	if to != "" {
 		return raft.Server{}, fmt.Errorf("%w: no voter %s", ErrUnknownMember, to)

@@ -44,10 +44,6 @@ func (m *Machine) Collectors() []prometheus.Collector {
 			_, position := m.Applied()
 			return float64(position)
 		}),
-		gauge("cairn_applied_index", "Raft index of the last applied command.", func() float64 {
-			index, _ := m.Applied()
-			return float64(index)
-		}),
 		gauge("cairn_durable_position", "Position up to which the newest savepoint reaches.", func() float64 {
 			_, position := m.Durable()
 			return float64(position)

@@ -53,20 +53,26 @@ func (b *budget) hold() *held {
 
 // grow makes room for n more bytes, or returns a problem when that is more
 // than the budget has left.
-func (h *held) grow(n int) error { return h.growWithin(nil, n) }
+func (h *held) grow(n int) error {
+	if cap(h.b)-len(h.b) >= n {
+		return nil
+	}
+	return h.enlarge(n, h.budget.sem.TryAcquire)
+}
 
-// growWithin is grow, but waits for the budget until ctx is done, unless ctx
-// is nil.
+// growWithin is grow, but waits for the budget until ctx is done.
 func (h *held) growWithin(ctx context.Context, n int) error {
 	if cap(h.b)-len(h.b) >= n {
 		return nil
 	}
+	return h.enlarge(n, func(more int64) bool { return h.budget.sem.Acquire(ctx, more) == nil })
+}
+
+func (h *held) enlarge(n int, acquire func(more int64) bool) error {
 	size := max(2*cap(h.b), len(h.b)+n)
 	more := int64(size-freeBytes) - h.taken
-	if !h.budget.sem.TryAcquire(more) {
-		if ctx == nil || h.budget.sem.Acquire(ctx, more) != nil {
-			return problemf(Overloaded, "the node holds as many bytes of requests and answers as it may")
-		}
+	if !acquire(more) {
+		return problemf(Overloaded, "the node holds as many bytes of requests and answers as it may")
 	}
 	h.taken += more
 	grown := make([]byte, len(h.b), size)

@@ -84,13 +84,16 @@ type pending struct {
 	done   chan struct{}
 	answer []byte
 	failed bool
+	undone bool // failed, but sent again it may yet succeed
 }
 
 // lineup is the appends of one request that are under way. A line is proposed
 // when those before it that it may depend on are decided: without goOn the one
 // line before, else those that touch one of its streams. A query may look at
 // anything, so that a line with one waits for all, and all wait for it. Thus
-// the outcome is that of one line after another.
+// the outcome is that of one line after another. That holds for a client too
+// that sends a line again which was not decided: with goOn those that depend on
+// it are not attempted either, else they would overtake it.
 type lineup struct {
 	s      *Server
 	ctx    context.Context
@@ -254,11 +257,12 @@ func (l *lineup) run(p *pending) {
 		l.s.budget.sem.Release(p.size)
 		close(p.done)
 	}()
-	failedBefore := false
+	failedBefore, undoneBefore := false, false
 	for _, before := range p.after {
 		select {
 		case <-before.done:
 			failedBefore = failedBefore || before.failed
+			undoneBefore = undoneBefore || before.undone
 		case <-l.ctx.Done():
 			p.failed = true
 			return // nobody reads the answers any more
@@ -269,12 +273,14 @@ func (l *lineup) run(p *pending) {
 	switch {
 	case failedBefore && !l.goOn:
 		fault = problemf(NotAttempted, "an earlier line failed")
+	case undoneBefore && fault == nil:
+		fault = problemf(NotAttempted, "an earlier line that this one depends on was not decided; send both again")
 	case fault == nil:
 		o, fault = l.s.propose(l.ctx, &p.append, http.StatusConflict)
 	}
 	switch {
 	case fault != nil:
-		p.answer, p.failed = fault.appendJSON(nil), true
+		p.answer, p.failed, p.undone = fault.appendJSON(nil), true, fault.code.mayYetSucceed()
 	case o.Code == event.Duplicate:
 		p.answer = appendOutcome(nil, &o, http.StatusOK)
 	default:

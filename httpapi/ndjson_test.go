@@ -167,6 +167,36 @@ func TestNDJSON_GoesOnAfterAFailure(t *testing.T) {
 	}
 }
 
+// A line that was not decided may be sent again. What follows it in its stream
+// must not overtake it; other streams go on.
+func TestNDJSON_NothingOvertakesAnUndecidedLine(t *testing.T) {
+	for _, undecided := range []error{errFakeNoLeader, errFakeBusy, errFakeUnknown} {
+		store := newFakeStore()
+		first := true
+		store.set(func() {
+			store.hook = func(_ context.Context, a *event.Append) error {
+				if a.Events[0].Stream == "a" && first {
+					first = false
+					return undecided
+				}
+				return nil
+			}
+		})
+		ts := serve(t, store)
+		body := strings.Join([]string{one("a"), one("b"), one("a"), one("a"), one("b")}, "\n")
+		got := strings.Split(strings.TrimSpace(ts.do("POST", "/v1/append?on_error=continue", body, isLines).body), "\n")
+		want := []string{`"status":50`, `{"status":201,`, `"status":424`, `"status":424`, `{"status":201,`}
+		if len(got) != len(want) {
+			t.Fatalf("%d answers: %q", len(got), got)
+		}
+		for i := range want {
+			if !strings.Contains(got[i], want[i]) {
+				t.Errorf("%v: answer %d lacks %s: %s", undecided, i, want[i], got[i])
+			}
+		}
+	}
+}
+
 // Pipelined lines are under way together, and yet the lines of one stream, and
 // those with a query, happen in the order in which they were sent.
 func TestNDJSON_PipelineKeepsOrder(t *testing.T) {

@@ -62,6 +62,12 @@ var problems = map[Code]struct {
 	Internal:         {http.StatusInternalServerError, "The server failed"},
 }
 
+// mayYetSucceed says that nothing was decided: sent again, the same append may
+// be accepted.
+func (c Code) mayYetSucceed() bool {
+	return c == Overloaded || c == NoLeader || c == Timeout || c == NotAttempted || c == OutcomeUnknown
+}
+
 // problem is an answer that says what went wrong (RFC 9457).
 type problem struct {
 	code   Code

@@ -146,6 +146,31 @@ func TestDamage_Digest(t *testing.T) {
 	}
 }
 
+// checkTrailer compares a footer with the frames of the segment.
+func checkTrailer(t *testing.T, b []byte, info SegmentInfo, frames []testFrame) {
+	t.Helper()
+	got, err := decodeTrailer(b[len(b)-trailerSize:], int64(len(b)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first, last *testFrame
+	for i := range frames {
+		if frames[i].events[0].Position == info.Base {
+			first = &frames[i]
+		}
+		if frames[i].last() == info.Last {
+			last = &frames[i]
+		}
+	}
+	want := trailer{
+		first: info.Base, last: info.Last, firstTime: first.events[0].Time, lastTime: last.events[0].Time,
+		firstIndex: first.index, lastIndex: last.index, hash: info.Hash, footer: got.footer, tableCRC: got.tableCRC,
+	}
+	if got != want {
+		t.Errorf("%s: footer %+v, want %+v", info.Name, got, want)
+	}
+}
+
 func TestVerifySegment(t *testing.T) {
 	frames := testScript(4, 9, 2)
 	all := testFiles(t, 1000, frames)
@@ -158,6 +183,7 @@ func TestVerifySegment(t *testing.T) {
 	}
 	for _, want := range infos {
 		path := "log/" + want.Name
+		checkTrailer(t, readFile(t, fs, path), want, frames)
 		if got, err := VerifySegment(fs, path); err != nil || got != want {
 			t.Errorf("VerifySegment(%s) = %+v, %v, want %+v", want.Name, got, err, want)
 		}

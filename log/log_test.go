@@ -221,6 +221,18 @@ func TestLog_AppendReadReopen(t *testing.T) {
 	closeTest(t, l)
 }
 
+func TestLog_CloseWithoutSync(t *testing.T) {
+	fs := &countingFS{FS: vfs.NewMem()}
+	l := createTest(t, fs, MinSegmentSize, testScript(1, 20, 2))
+	if n := fs.open.Load(); n < 10 {
+		t.Errorf("only %d files are open", n)
+	}
+	closeTest(t, l)
+	if n := fs.open.Load(); n != 0 {
+		t.Errorf("%d files are open after Close", n)
+	}
+}
+
 // The same on a real file system, from a folder that does not exist on.
 func TestLog_OnDisk(t *testing.T) {
 	dir := vfs.Default.PathJoin(t.TempDir(), "gen-000001", "log")
