@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
+
+	"cairn/event"
 )
 
 // Three nodes are started in random order, and stopped and started at random
@@ -88,6 +90,32 @@ func TestForm_OnceUnderRestarts(t *testing.T) {
 	if wrote != 1 {
 		t.Errorf("the list was written %d times", wrote)
 	}
+	eventually(t, "gossip tells all of the log", func() bool {
+		return !slices.ContainsFunc(all(), func(n *member) bool {
+			return slices.ContainsFunc(n.roster.alive(), func(i instance) bool { return i.LogID != logID })
+		})
+	})
+	if stamp := firstStamp(t, disks["a"]); stamp == 0 {
+		t.Error("the log's birth has no time: the clocks were not known")
+	}
+}
+
+// firstStamp returns the time of the first command of a node's log.
+func firstStamp(t *testing.T, d *disk) int64 {
+	t.Helper()
+	var l raft.Log
+	for i := uint64(1); d.logs.GetLog(i, &l) == nil; i++ {
+		if l.Type != raft.LogCommand {
+			continue
+		}
+		entry, err := event.DecodeEntry(l.Data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return entry.Time
+	}
+	t.Fatal("no command")
+	return 0
 }
 
 func TestForm_TooFew(t *testing.T) {
@@ -116,11 +144,12 @@ func TestForm_TooFew(t *testing.T) {
 func TestForm_ExactlyAsManyAsExpected(t *testing.T) {
 	for _, test := range []struct {
 		name    string
-		expects []int
+		expects []int // of the others; -1 = it has a log
 		own     int
 		want    string // "" = a list
 	}{
 		{"three", []int{3, 3}, 3, ""},
+		{"one of a cluster beside them", []int{3, 3, -1}, 3, "there is a cluster"},
 		{"a joiner beside them", []int{3, 3, 0}, 3, ""},
 		{"four", []int{3, 3, 3}, 3, "4 nodes are there"},
 		{"different ideas", []int{3, 2}, 3, "expects 2 nodes, this one 3"},
@@ -132,7 +161,10 @@ func TestForm_ExactlyAsManyAsExpected(t *testing.T) {
 			m.roster.seen("a#", "", own.encode())
 			for i, expect := range test.expects {
 				id := string(rune('b' + i))
-				p := profile{ID: id, Raft: "r" + id, Expect: expect}
+				p := profile{ID: id, Raft: "r" + id, Expect: max(expect, 0)}
+				if expect < 0 {
+					p.LogID = "log"
+				}
 				m.roster.seen(id+"#", "", p.encode())
 			}
 			list, err := m.formingList()
@@ -185,8 +217,32 @@ func TestForm_NeverWithState(t *testing.T) {
 			t.Fatalf("form: %v", err)
 		}
 	}
-	if a.rf.LastIndex() != 0 {
-		t.Error("a has an entry")
+	if a.rf.LastIndex() != 0 || b.former.pledged() != nil {
+		t.Error("a has an entry or b a pledge")
+	}
+	// Each of the two steps would have been enough.
+	list, err := a.formingList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := pledge{Coordinator: "a", Attempt: "1", Servers: list}
+	var reply formingReply
+	if err := a.ask(t.Context(), c.raftAddr, "pledge", formingCall{Pledge: p, To: "c"}, &reply); err != nil || reply.OK {
+		t.Errorf("c pledged itself: %v %v", reply, err)
+	}
+	// A list with another address is another list.
+	other := slices.Clone(list)
+	other[2].Addr = "elsewhere"
+	if err := a.probeAll(t.Context(), other); err == nil || !strings.Contains(err.Error(), "b sees other members") {
+		t.Errorf("probe with a wrong list: %v", err)
+	}
+	p.Servers = other
+	if err := a.ask(t.Context(), b.raftAddr, "pledge", formingCall{Pledge: p, To: "b"}, &reply); err != nil || reply.OK {
+		t.Errorf("b pledged itself to a wrong list: %v %v", reply, err)
+	}
+	p.Servers, p.Coordinator = list, "x"
+	if err := a.ask(t.Context(), b.raftAddr, "pledge", formingCall{Pledge: p, To: "b"}, &reply); err != nil || reply.OK {
+		t.Errorf("b pledged itself to a stranger: %v %v", reply, err)
 	}
 }
 
@@ -198,18 +254,31 @@ func TestForm_TornCoordinator(t *testing.T) {
 	if err := half.stable.SetUint64(keyTerm, 1); err != nil {
 		t.Fatal(err)
 	}
-	disks := map[string]*disk{"a": half, "b": newDisk(t), "c": newDisk(t)}
-	held := &pledge{Coordinator: "a", Attempt: "1", Servers: []listedServer{{"a", "raft-a"}, {"b", "raft-b"}, {"c", "raft-c"}}}
+	// Nobody answers until all see one another and two of them are bound to it.
 	var nodes []*member
 	var join []string
 	for _, id := range []string{"a", "b", "c"} {
-		if id != "a" {
-			if err := filePledge(disks[id].folder + "/" + pledgeFile).save(held); err != nil {
-				t.Fatal(err)
-			}
+		board.mute("raft-"+id, true)
+		o := memberOptions{id: id, expect: 3, join: join}
+		if id == "a" {
+			o.disk = half
 		}
-		n := startMember(t, board, memberOptions{id: id, expect: 3, join: join, disk: disks[id]})
+		n := startMember(t, board, o)
 		nodes, join = append(nodes, n), append(join, n.seeds()...)
+	}
+	var list []listedServer
+	eventually(t, "all see the same list", func() bool {
+		var err error
+		list, err = nodes[0].formingList()
+		return err == nil && !slices.ContainsFunc(nodes, func(n *member) bool { return len(n.roster.alive()) != 3 })
+	})
+	for _, n := range nodes[1:] {
+		if err := n.former.accept(&pledge{Coordinator: "a", Attempt: "1", Servers: list}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range nodes {
+		board.mute(n.raftAddr, false)
 	}
 	eventually(t, "one cluster", func() bool { return oneCluster(nodes) })
 	if !nodes[1].formed() {

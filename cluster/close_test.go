@@ -13,7 +13,8 @@ import (
 // on without an election, and those through itself are still answered.
 func TestClose_HandsOver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newMemCluster(t, 3, nil)
+		// With this timeout no election, however hasty, is over within 100 ms.
+		c := newMemCluster(t, 3, func(_ int, cfg *Config) { cfg.HeartbeatTimeout = 400 * time.Millisecond })
 		defer c.closeAll()
 		l := c.leader()
 		f := (l + 1) % 3
@@ -78,11 +79,28 @@ func TestClose_WithoutMajority(t *testing.T) {
 		if err := n.Close(context.Background()); err != nil {
 			t.Errorf("close: %v", err)
 		}
-		if took := time.Since(begun); took > 20*time.Second {
+		if took := time.Since(begun); took > 8*time.Second {
 			t.Errorf("close took %s", took)
 		}
 		if err := <-result; err == nil {
 			t.Error("an append without a majority was accepted")
+		}
+		// One that waits for a leader is told at once, and was not written.
+		f := (l + 1) % 3
+		n, c.nodes[f] = c.nodes[f], nil
+		time.Sleep(time.Second)
+		go func() {
+			_, err := n.Propose(context.Background(), one("y"))
+			result <- err
+		}()
+		synctest.Wait()
+		go func() {
+			if err := n.Close(context.Background()); err != nil {
+				t.Errorf("close: %v", err)
+			}
+		}()
+		if err := <-result; !errors.Is(err, ErrClosed) {
+			t.Errorf("an append that waited for a leader while the node closed: %v", err)
 		}
 	})
 }

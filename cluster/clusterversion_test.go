@@ -38,13 +38,15 @@ func TestClusterVersion_Raise(t *testing.T) {
 	seen := sighting{servers: []raft.Server{{ID: "a"}, {ID: "b"}, {ID: "c", Suffrage: raft.Nonvoter}}}
 	for _, test := range []struct {
 		name  string
-		forms map[string][2]uint32 // who is alive
-		want  uint32               // 0 = nothing is proposed
+		forms map[string][2]uint32 // who was ever seen
+		dead  string
+		want  uint32 // 0 = nothing is proposed
 	}{
-		{"all support it", map[string][2]uint32{"a": {1, 2}, "b": {1, 2}, "c": {1, 2}}, 2},
-		{"the non-voter does not", map[string][2]uint32{"a": {1, 2}, "b": {1, 2}, "c": {1, 1}}, 0},
-		{"one is away", map[string][2]uint32{"a": {1, 2}, "b": {1, 2}}, 0},
-		{"a stranger does not matter", map[string][2]uint32{"a": {1, 2}, "b": {1, 2}, "c": {1, 2}, "d": {1, 1}}, 2},
+		{"all support it", map[string][2]uint32{"a": {1, 2}, "b": {1, 2}, "c": {1, 2}}, "", 2},
+		{"the non-voter does not", map[string][2]uint32{"a": {1, 2}, "b": {1, 2}, "c": {1, 1}}, "", 0},
+		{"one was never seen", map[string][2]uint32{"a": {1, 2}, "b": {1, 2}}, "", 0},
+		{"one is away", map[string][2]uint32{"a": {1, 2}, "b": {1, 2}, "c": {1, 2}}, "c", 0},
+		{"a stranger does not matter", map[string][2]uint32{"a": {1, 2}, "b": {1, 2}, "c": {1, 2}, "d": {1, 1}}, "", 2},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := bareMembership(t, &memberSM{version: 1}, &Config{NodeID: "a"})
@@ -52,6 +54,7 @@ func TestClusterVersion_Raise(t *testing.T) {
 				p := profile{ID: id, Raft: "r" + id, Forms: forms}
 				m.roster.seen(id+"#", "", p.encode())
 			}
+			m.roster.gone(test.dead + "#")
 			var proposed uint32
 			m.deps.proposeSystem = func(_ context.Context, c event.Command) (event.Outcome, error) {
 				e := c.Append.Events[0]

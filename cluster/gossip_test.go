@@ -30,11 +30,11 @@ func TestGossip_Secret(t *testing.T) {
 	b := startMember(t, board, memberOptions{id: "b", secret: "one"})
 	for _, secret := range []string{"two", ""} {
 		x := startMember(t, board, memberOptions{id: "x" + secret, secret: secret})
-		if err := x.join(t.Context(), a.seeds()[0]); err == nil {
+		if _, err := x.join(t.Context(), a.seeds()[0]); err == nil {
 			t.Errorf("joined with secret %q", secret)
 		}
 	}
-	if err := b.join(t.Context(), a.seeds()[0]); err != nil {
+	if _, err := b.join(t.Context(), a.seeds()[0]); err != nil {
 		t.Errorf("same secret: %v", err)
 	}
 	eventually(t, "a sees b and nobody else", func() bool { return len(a.roster.alive()) == 2 })
@@ -140,7 +140,7 @@ func TestGossip_SeedComesLater(t *testing.T) {
 	seed := first.gossipAddress()
 	first.stop(t, true)
 	b := startMember(t, board, memberOptions{id: "b", join: []string{"nowhere.invalid:1", seed}})
-	if err := b.join(t.Context(), seed); err == nil {
+	if _, err := b.join(t.Context(), seed); err == nil {
 		t.Fatal("the seed is still there")
 	}
 	a := startMember(t, board, memberOptions{id: "a", gossip: seed, join: []string{seed}})

@@ -20,18 +20,24 @@ import (
 // would not find each other.
 func (m *membership) joinLoop(ctx context.Context) {
 	reached := map[string]bool{}
+	addrs := map[string]bool{} // where seeds were reached
 	wait := m.tune.joinMin
 	for {
+		if err := m.refuseStrangers(addrs); err != nil {
+			m.fail(err)
+			return
+		}
 		targets := m.joinTargets(reached)
-		errs := make([]error, len(targets))
+		errs, at := make([]error, len(targets)), make([]string, len(targets))
 		var joins sync.WaitGroup
 		for i, target := range targets {
-			joins.Go(func() { errs[i] = m.join(ctx, target) })
+			joins.Go(func() { at[i], errs[i] = m.join(ctx, target) })
 		}
 		joins.Wait()
 		failed := false
 		for i, target := range targets {
 			reached[target] = errs[i] == nil
+			addrs[at[i]] = addrs[at[i]] || errs[i] == nil && slices.Contains(m.cfg.Join, target)
 			if errs[i] != nil {
 				failed = true
 				m.log.Debug("gossip address not reached", "address", target, "error", errs[i])
@@ -51,6 +57,24 @@ func (m *membership) joinLoop(ctx context.Context) {
 		}
 		wait = min(2*wait, m.tune.joinMax)
 	}
+}
+
+// refuseStrangers returns an error when an address that this node was told to
+// join belongs to a node of another log, and no node of its own was ever there
+// in this run: its data is not of the cluster that it is to be part of. Later on
+// an address that has come into other hands must not end a running node.
+func (m *membership) refuseStrangers(addrs map[string]bool) error {
+	v := m.roster.view.Load()
+	if v.met {
+		return nil
+	}
+	for _, i := range v.strangers {
+		if addrs[i.gossip] {
+			return fmt.Errorf("the data directory is of another cluster: it holds log %s, and %s, at %s, holds log %s; join nodes of its own log, or start with an empty data directory",
+				m.deps.sm.LogID(), i.ID, i.gossip, i.LogID)
+		}
+	}
+	return nil
 }
 
 // joinTargets returns the gossip addresses to try now.
@@ -93,13 +117,14 @@ func (m *membership) missing(alive []instance) []string {
 }
 
 // join exchanges all that is known with the nodes at a gossip address. memberlist
-// would look the name up without a context, so it is given plain addresses.
-func (m *membership) join(ctx context.Context, target string) error {
+// would look the name up without a context, so it is given plain addresses. It
+// returns the one that was reached, "" if that is this node itself.
+func (m *membership) join(ctx context.Context, target string) (reached string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	addrs, err := lookupAll(ctx, target, netip.Addr{})
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, a := range addrs {
 		if a.String() == m.gossipAddress() {
@@ -109,9 +134,9 @@ func (m *membership) join(ctx context.Context, target string) error {
 			err = fmt.Errorf("join %s: %w", a, joinErr)
 			continue
 		}
-		return nil
+		return a.String(), nil
 	}
-	return err // nil if the seed is this node itself
+	return "", err // nil if the seed is this node itself
 }
 
 // gossipAddress is where others find this node's gossip, "" before start.

@@ -97,10 +97,15 @@ func TestTransfer_UnknownTarget(t *testing.T) {
 		defer c.closeAll()
 		l := c.leader()
 		for i := range c.nodes {
-			for _, to := range []string{"nobody", nodeID(l)} {
-				if err := c.nodes[i].Transfer(context.Background(), to); !errors.Is(err, ErrUnknownMember) {
-					t.Errorf("transfer to %s, asked of %s: %v", to, nodeID(i), err)
-				}
+			if err := c.nodes[i].Transfer(context.Background(), "nobody"); !errors.Is(err, ErrUnknownMember) {
+				t.Errorf("transfer to nobody, asked of %s: %v", nodeID(i), err)
+			}
+			// To the one that leads there is nothing to do.
+			if err := c.nodes[i].Transfer(context.Background(), nodeID(l)); err != nil {
+				t.Errorf("transfer to the leader, asked of %s: %v", nodeID(i), err)
+			}
+			if got := c.leader(); got != l {
+				t.Fatalf("%s leads, want %s", nodeID(got), nodeID(l))
 			}
 		}
 		c.propose(l, "still leading")

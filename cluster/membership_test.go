@@ -81,6 +81,13 @@ func (s *switchboard) unplug(addr string) {
 	}
 }
 
+// mute makes an address take calls and never answer.
+func (s *switchboard) mute(addr string, silent bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.silent[addr] = silent
+}
+
 // Call is Network's.
 func (s *switchboard) Call(ctx context.Context, addr, name string, body []byte) ([]byte, error) {
 	s.mu.Lock()

@@ -156,36 +156,42 @@ func TestProposer_Errors(t *testing.T) {
 }
 
 // Futures of Raft may never return once it was shut down. Nobody waits for one
-// without a context.
+// without a context, and closing releases those whose context has no end.
 func TestProposer_FutureThatNeverReturns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newFakeRaft()
-		p := newTestProposer(r, 1)
+		p := newTestProposer(r, 2)
+		unknown := (*UnknownError)(nil)
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		errs, err := p.submit(ctx, ticketOf("x"))
-		if unknown := (*UnknownError)(nil); err != nil || !errors.As(errs[0], &unknown) {
+		if errs, err := p.submit(ctx, ticketOf("patience of a second")); err != nil || !errors.As(errs[0], &unknown) {
 			t.Errorf("a caller whose time is up: %v, %v", errs, err)
 		}
-		// Others wait without a limit of their own; closing releases them.
 		released := make(chan error)
-		go func() {
-			tk := ticketOf("y")
+		submit := func(tk *ticket) {
 			errs, err := p.submit(context.Background(), tk)
 			released <- errors.Join(append(errs, err, tk.proposals[0].err)...)
-		}()
+		}
+		go submit(ticketOf("sent"))
+		synctest.Wait()
+		go submit(ticketOf("in the queue"))
 		synctest.Wait()
 		ctx, cancel = context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		closed := make(chan error)
 		go func() { closed <- p.close(ctx) }()
-		if err := <-released; err == nil {
-			t.Error("the second append was answered")
+		if retry := (*retryError)(nil); !errors.As(<-released, &retry) {
+			t.Error("what was in the queue is not returned as not written")
 		}
 		if err := <-closed; !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("close: %v", err)
 		}
-		close(r.flights[0].done) // only so that the bubble ends
+		if err := <-released; !errors.As(err, &unknown) {
+			t.Errorf("what was sent: %v", err)
+		}
+		for _, f := range r.flights { // only so that the bubble ends
+			close(f.done)
+		}
 		close(p.flights)
 	})
 }

@@ -232,7 +232,7 @@ func (c *changer) forget() {
 // latest. GetConfiguration does not tell the index (it is always 0 in v1.7.3):
 // only a change of our own does, so the first one of a leadership is a change of
 // nothing.
-func (m *membership) apply(ctx context.Context, c change) (err error) {
+func (m *membership) apply(ctx context.Context, c change) error {
 	ctx, cancel := context.WithTimeout(ctx, m.tune.change)
 	defer cancel()
 	select {
@@ -240,13 +240,9 @@ func (m *membership) apply(ctx context.Context, c change) (err error) {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	defer func() {
-		if err != nil {
-			m.changer.last = 0
-		}
-		m.changer.turn <- struct{}{}
-	}()
+	defer func() { m.changer.turn <- struct{}{} }()
 	r := m.deps.raft()
+	var err error
 	if m.changer.last == 0 {
 		if m.changer.last, err = awaitChange(ctx, func(t time.Duration) raft.IndexFuture { return r.DemoteVoter("", 0, t) }); err != nil {
 			return fmt.Errorf("learn the index of the list of servers: %w", err)
@@ -274,7 +270,8 @@ func (m *membership) apply(ctx context.Context, c change) (err error) {
 	return err
 }
 
-// awaitChange waits for a change of the list and returns its index.
+// awaitChange waits for a change of the list and returns its index, 0 with any
+// error: then it is unknown.
 func awaitChange(ctx context.Context, start func(time.Duration) raft.IndexFuture) (uint64, error) {
 	deadline, _ := ctx.Deadline()
 	f, err := raftWait(ctx, func() raft.IndexFuture { return start(max(time.Until(deadline), time.Millisecond)) })

@@ -70,6 +70,15 @@ func TestRemove_WhileAway(t *testing.T) {
 	}
 }
 
+// A node that is alone learns it from its own log.
+func TestRemove_ByTheLog(t *testing.T) {
+	n := startMember(t, newSwitchboard(), memberOptions{id: "a", expect: 3})
+	n.state.mu.Lock()
+	n.state.removed["a"] = true
+	n.state.mu.Unlock()
+	expectFatal(t, n, ErrRemoved)
+}
+
 func TestRemove_TheLeader(t *testing.T) {
 	board := newSwitchboard()
 	nodes := formThree(t, board)

@@ -62,8 +62,10 @@ type roster struct {
 
 // rosterView is never changed once it is published.
 type rosterView struct {
-	byID   map[string]instance   // the instance that counts; one that died stays, as not alive
-	rivals map[string][]instance // all live instances of ids that have several, or only such as have lost
+	byID      map[string]instance   // the instance that counts; one that died stays, as not alive
+	rivals    map[string][]instance // all live instances of ids that have several, or only such as have lost
+	strangers []instance            // live instances of other logs
+	met       bool                  // another node of our log was there, now or before
 }
 
 func newRoster(self string, log *slog.Logger, changed func()) *roster {
@@ -169,6 +171,7 @@ func (r *roster) publishLocked() (strangers []instance) {
 			strangers = append(strangers, i)
 			continue
 		}
+		v.met = v.met || i.ID != r.self && i.LogID != "" && i.LogID == r.logID
 		candidates[i.ID] = append(candidates[i.ID], i)
 	}
 	for id, old := range r.view.Load().byID {
@@ -190,6 +193,7 @@ func (r *roster) publishLocked() (strangers []instance) {
 			v.rivals[id] = list
 		}
 	}
+	v.strangers, v.met = strangers, v.met || r.view.Load().met
 	r.view.Store(v)
 	return strangers
 }

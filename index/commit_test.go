@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"unsafe"
 
@@ -67,6 +68,78 @@ func TestCommit_RefusesGapInVersions(t *testing.T) {
 	var corrupt *CorruptError
 	if err := x.Commit(Savepoint{Index: 4, Position: 4}); !errors.As(err, &corrupt) {
 		t.Errorf("commit: %v, want a CorruptError", err)
+	}
+}
+
+// Pebble calls Fatalf and expects to be ended by it.
+func TestStore_FatalEndsTheCall(t *testing.T) {
+	var told atomic.Int32
+	x, _, err := Open(Options{FS: vfs.NewMem(), Dir: "state", OnError: func(error) { told.Add(1) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var returned atomic.Bool
+	err = x.store.guard(func() error {
+		defer returned.Store(true)
+		pebbleLogger{&x.store}.Fatalf("boom %d", 1)
+		return nil
+	})
+	if err == nil || err.Error() != "boom 1" || returned.Load() {
+		t.Errorf("guard: %v, returned %t", err, returned.Load())
+	}
+	err = x.store.guard(func() error { panic("again") })
+	if err == nil || err.Error() != "boom 1" { // the first failure stays
+		t.Errorf("guard: %v", err)
+	}
+	if err := x.Commit(Savepoint{}); err == nil {
+		t.Error("a commit succeeded after a failure")
+	}
+	if err := x.Checkpoint("copy"); err == nil {
+		t.Error("a checkpoint succeeded after a failure")
+	}
+	_ = x.Stats()
+	if err := x.Close(); err == nil {
+		t.Error("Close says nothing of the failure")
+	}
+	if n := told.Load(); n != 1 {
+		t.Errorf("OnError was called %d times", n)
+	}
+}
+
+func TestOpen_IsExclusive(t *testing.T) {
+	fs := vfs.NewMem()
+	o := Options{FS: fs, Dir: "state", OnError: func(err error) { t.Errorf("OnError: %v", err) }}
+	x, _, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer x.Close()
+	if _, _, err := Open(o); err == nil {
+		t.Error("opened twice")
+	}
+	if err := x.Commit(Savepoint{Index: 1}); err != nil {
+		t.Errorf("the second Open did harm: %v", err)
+	}
+}
+
+// Most look-ups are for streams and ids that are new: the filters of the last
+// level, where most keys are, must answer them too.
+func TestHead_MissingIsAnsweredByFilters(t *testing.T) {
+	x := build(t, defaultLimits, tagged(5000, func(int) string { return "t" }), 2)
+	if err := x.store.db.Compact(t.Context(), []byte{0}, []byte{255}, false); err != nil {
+		t.Fatal(err)
+	}
+	if m := x.store.db.Metrics(); m.Levels[6].TablesCount == 0 {
+		t.Fatal("nothing is in the last level")
+	}
+	before := x.store.db.Metrics().Filter.Hits
+	for i := range 100 {
+		if h, err := x.Head(fmt.Sprintf("s-%d-new", i)); err != nil || h.Version != 0 {
+			t.Fatalf("Head = %v, %v", h, err)
+		}
+	}
+	if hits := x.store.db.Metrics().Filter.Hits - before; hits < 90 {
+		t.Errorf("filters answered %d of 100 look-ups", hits)
 	}
 }
 

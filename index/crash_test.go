@@ -18,6 +18,7 @@ import (
 // script is a fixed run of appends and commits, and what must be there after
 // each of them.
 type script struct {
+	limits limits
 	rounds [][]event.Event
 	all    *model
 	extras []map[string]string // by number of commits
@@ -30,7 +31,7 @@ const (
 
 func newScript(seed uint64) *script {
 	rng := rand.New(rand.NewPCG(seed, 2))
-	s := &script{all: newModel(), extras: []map[string]string{{}}}
+	s := &script{limits: smallLimits, all: newModel(), extras: []map[string]string{{}}}
 	for r := range scriptRounds {
 		for range perRound {
 			s.all.add(rng)
@@ -55,7 +56,7 @@ func (s *script) savepoint(commits int) Savepoint {
 // the index and opens it again. It tells before and after each Commit which of
 // them are certain and which may be there.
 func (s *script) run(o Options, committed func(certain, possible int)) (x *Index, err error) {
-	if x, _, err = open(o, smallLimits); err != nil {
+	if x, _, err = open(o, s.limits); err != nil {
 		return nil, err
 	}
 	for r := range scriptRounds {
@@ -63,7 +64,7 @@ func (s *script) run(o Options, committed func(certain, possible int)) (x *Index
 			if err := x.Close(); err != nil {
 				return x, err
 			}
-			if x, _, err = open(o, smallLimits); err != nil {
+			if x, _, err = open(o, s.limits); err != nil {
 				return nil, err
 			}
 		}
@@ -87,7 +88,7 @@ func (s *script) run(o Options, committed func(certain, possible int)) (x *Index
 // savepoint, which it returns.
 func (s *script) verify(t *testing.T, fs vfs.FS, certain, possible int, what string) {
 	t.Helper()
-	x, sp, err := open(Options{FS: fs, Dir: "gen/state", CacheBytes: 1 << 20}, smallLimits)
+	x, sp, err := open(Options{FS: fs, Dir: "gen/state", CacheBytes: 1 << 20}, s.limits)
 	if err != nil {
 		t.Fatalf("%s: open: %v", what, err)
 	}
@@ -215,7 +216,11 @@ func newRecorder(mem *vfs.MemFS) *recorder {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.ops++
-		for _, percent := range []int{0, 10, 50, 100} {
+		percents := []int{0, 10, 50, 100}
+		if op.Kind == errorfs.OpFileSync && op.Path == "gen/state" { // names that came and went, in any order
+			percents = append(percents, 20, 30, 40, 45, 55, 60, 70, 80)
+		}
+		for _, percent := range percents {
 			r.crashes = append(r.crashes, crash{
 				fs:      crashClone(mem, percent, uint64(r.ops)),
 				certain: r.certain, possible: r.possible,
@@ -237,23 +242,29 @@ func crashClone(mem *vfs.MemFS, percent int, seed uint64) *vfs.MemFS {
 	return mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(seed, uint64(percent)))})
 }
 
+// Memtables that are smaller than a commit flush each one, which syncs it too;
+// in large ones it is in the WAL alone.
 func TestCommit_CrashAfterEveryOperation(t *testing.T) {
-	s := newScript(7)
-	rec := newRecorder(vfs.NewCrashableMem())
-	x, err := s.run(Options{FS: rec, Dir: "gen/state", CacheBytes: 1 << 20}, rec.committed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stats := x.Stats()
-	if err := x.Close(); err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range rec.crashes {
-		s.verify(t, c.fs, c.certain, c.possible, c.what)
-	}
-	t.Logf("%d operations, %d crashes, %d blocks written, %d merged", rec.ops, len(rec.crashes), stats.BlocksWritten, stats.BlocksMerged)
-	if rec.ops < 10*scriptRounds || stats.BlocksWritten == 0 || stats.BlocksMerged == 0 {
-		t.Errorf("%d operations, %+v: too few to mean anything", rec.ops, stats)
+	for _, memTable := range []uint64{smallLimits.memTable, 1 << 20} {
+		what := fmt.Sprintf("memtables of %d bytes", memTable)
+		s := newScript(7)
+		s.limits.memTable = memTable
+		rec := newRecorder(vfs.NewCrashableMem())
+		x, err := s.run(Options{FS: rec, Dir: "gen/state", CacheBytes: 1 << 20}, rec.committed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stats := x.Stats()
+		if err := x.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range rec.crashes {
+			s.verify(t, c.fs, c.certain, c.possible, what+": "+c.what)
+		}
+		t.Logf("%s: %d operations, %d crashes, %d blocks written, %d merged", what, rec.ops, len(rec.crashes), stats.BlocksWritten, stats.BlocksMerged)
+		if rec.ops < 5*scriptRounds || stats.BlocksWritten == 0 || stats.BlocksMerged == 0 {
+			t.Errorf("%s: %d operations, %+v: too few to mean anything", what, rec.ops, stats)
+		}
 	}
 }
 

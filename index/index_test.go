@@ -3,9 +3,11 @@ package index
 import (
 	"fmt"
 	"maps"
+	"math"
 	"math/rand/v2"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"pgregory.net/rapid"
 
@@ -74,6 +76,7 @@ func TestIndex_AnswersLikeTheModel(t *testing.T) {
 		count := func() {
 			blocks += m.x.Stats().BlocksWritten
 			merged += m.x.Stats().BlocksMerged
+			checkBlocks(t, m.x)
 			if err := m.x.Close(); err != nil {
 				t.Fatalf("close: %v", err)
 			}
@@ -103,6 +106,45 @@ func TestIndex_AnswersLikeTheModel(t *testing.T) {
 	}
 	if blocks == 0 || merged == 0 || reopened == 0 {
 		t.Errorf("%d blocks written, %d merged, %d reopenings: none may be zero", blocks, merged, reopened)
+	}
+}
+
+// checkBlocks reads the whole store: each list's blocks are full but for the
+// last, their ordinals follow one another, and the head says what they hold.
+func checkBlocks(t reporter, x *Index) {
+	it, err := x.gen.snap.NewIter(&pebble.IterOptions{LowerBound: []byte{prefixHead}, UpperBound: []byte{prefixHead + 1}})
+	if err != nil {
+		t.Fatalf("iterate: %v", err)
+	}
+	defer it.Close()
+	for valid := it.First(); valid; valid = it.Next() {
+		term := it.Key()[1:]
+		h, err := decodeHead(it.Key(), it.Value(), nil)
+		if err != nil || uint64(len(h.tail)) >= smallLimits.spill {
+			t.Fatalf("head of %q: %v, a tail of %d", term, err, len(h.tail))
+		}
+		blocks, err := x.gen.snap.NewIter(&pebble.IterOptions{LowerBound: blockKey(nil, term, 0), UpperBound: blockKey(nil, term, math.MaxUint64)})
+		if err != nil {
+			t.Fatalf("iterate: %v", err)
+		}
+		var before blockHead
+		for valid := blocks.First(); valid; valid = blocks.Next() {
+			b, postings, err := decodeBlock(blocks.Key(), blocks.Value(), nil)
+			if err != nil || b.ordinal != before.ordinal+before.count || b.first <= before.last ||
+				before.count > 0 && before.count != smallLimits.block || b.count > smallLimits.block {
+				t.Fatalf("block of %q: %+v after %+v, %v", term, b, before, err)
+			}
+			if b.ordinal == 0 && h.first != postings[0] {
+				t.Fatalf("%q begins at %d, its head says %d", term, postings[0], h.first)
+			}
+			before = b
+		}
+		if before != h.block || h.count != before.ordinal+before.count+uint64(len(h.tail)) {
+			t.Fatalf("head of %q: %+v, its last block is %+v", term, h, before)
+		}
+		if err := blocks.Close(); err != nil {
+			t.Fatalf("iterate: %v", err)
+		}
 	}
 }
 

@@ -176,7 +176,7 @@ func (v *View) Stream(name string, fromVersion uint64, backwards bool) Iter {
 	} else {
 		c.src = forward{l}
 	}
-	if fromVersion == 0 || backwards && fromVersion >= l.total() {
+	if fromVersion == 0 {
 		return c
 	}
 	from, ok := l.at(fromVersion - 1)

@@ -87,7 +87,11 @@ func crashEverywhere(t testing.TB, mem *vfs.MemFS, seed uint64, percents []int, 
 		for _, percent := range percents {
 			crashes++
 			rng := rand.New(rand.NewPCG(seed, uint64(crashes)))
-			check(crashNow(t, mem, percent, rng), percent, fmt.Sprintf("%s, %d%% kept", at, percent))
+			kept := fmt.Sprintf("%d%%", percent)
+			if percent == live {
+				kept = "all"
+			}
+			check(crashNow(t, mem, percent, rng), percent, fmt.Sprintf("%s, %s kept", at, kept))
 		}
 	}
 	op := 0
@@ -352,14 +356,13 @@ func afterError(t *testing.T, n *node, raw *vfs.MemFS, err error, retry func(*no
 	if stopped := errors.Is(cerr, ErrFailed); stopped != (len(n.errors) == 1) {
 		t.Errorf("Create = %v, OnError got %v", cerr, n.errors)
 	}
-	for _, percent := range []int{0, 100} {
-		crashed := raw.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(1, 1))})
-		again, err := openNode(crashed)
+	for _, percent := range []int{0, 100, live} {
+		again, err := openNode(crashNow(t, raw, percent, rand.New(rand.NewPCG(1, 1))))
 		if err == nil {
 			err = check(again)
 		}
 		if err != nil {
-			t.Errorf("after a restart with %d%% kept: %v", percent, err)
+			t.Errorf("after a restart with %d%% kept (%d: all): %v", percent, live, err)
 		}
 	}
 	if len(n.errors) > 0 || n.gens.failed != nil {

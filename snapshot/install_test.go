@@ -176,7 +176,8 @@ func TestInstall_BadStreams(t *testing.T) {
 	must(t, n.receive(sent, stream, 100))
 }
 
-// A flipped bit in a segment that is not linked is noticed too.
+// A flipped bit in a segment that is not linked is noticed too, and so is a cut
+// where no file is missing but the end of the last.
 func TestInstall_BadSegment(t *testing.T) {
 	sent := newModel(30, []int{20}, 9, 8, nil)
 	stream := sent.stream("gen-000003")
@@ -189,6 +190,12 @@ func TestInstall_BadSegment(t *testing.T) {
 			t.Fatalf("bit %d: the stream was accepted", bit)
 		}
 	}
+	for cut := first; cut < len(stream); cut++ {
+		if err := n.receive(sent, stream[:cut], 64); err == nil {
+			t.Fatalf("cut at %d: the stream was accepted", cut)
+		}
+	}
+	must(t, n.receive(sent, stream, 64))
 }
 
 func TestInstall_Cancel(t *testing.T) {

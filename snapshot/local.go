@@ -38,10 +38,9 @@ func (s *Store) moveLocal(f *folder, draft *Manifest) error {
 	if err := s.fs.Rename(checkpoint, s.fs.PathJoin(tmp, stateName)); err != nil {
 		return fmt.Errorf("move %s: %w", checkpoint, err)
 	}
+	// Should the old name of the checkpoint come back in a crash, start-up
+	// removes it: only the new one has to be durable.
 	if err := f.write(s.fs, tmp); err != nil {
-		return err
-	}
-	if err := SyncDir(s.fs, s.fs.PathDir(checkpoint)); err != nil {
 		return err
 	}
 	return s.commit(f, tmp)

@@ -308,3 +308,49 @@ func TestStore_Options(t *testing.T) {
 		t.Error("NewStore without Generations succeeded")
 	}
 }
+
+// The same at every operation of the snapshot's Close, up to the rename that
+// puts it in place.
+func TestStore_InstallDuringClose(t *testing.T) {
+	own, sent := smallModel(10), bigModel(30)
+	stream := sent.stream("gen-000009")
+	for k := 1; ; k++ {
+		var n *node
+		at, armed, last := 0, false, false
+		fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+			if !armed {
+				return nil
+			}
+			if op.Kind == errorfs.OpRename && strings.HasPrefix(op.Path, testSnaps) {
+				armed, last = false, true // under the store's lock, and too late
+				return nil
+			}
+			if at++; at == k {
+				armed = false
+				must(t, n.receive(sent, stream, 1000))
+				must(t, n.restore())
+			}
+			return nil
+		}))
+		n = newNode(t, fs, own)
+		n.checkpoint(t, own)
+		armed = true
+		err := n.snapshot(own)
+		if last {
+			must(t, err)
+			if k < 20 {
+				t.Errorf("only %d operations", k-1)
+			}
+			return
+		}
+		if !errors.Is(err, ErrSuperseded) {
+			t.Fatalf("operation %d: Close = %v, want ErrSuperseded", k, err)
+		}
+		if len(n.errors) > 0 {
+			t.Fatalf("operation %d: OnError: %v", k, n.errors)
+		}
+		if err := mustOpen(t, fs).check(t, "gen-000002", sent, true, sent); err != nil {
+			t.Fatalf("operation %d: %v", k, err)
+		}
+	}
+}

@@ -75,6 +75,7 @@ func TestProcess_StopHandsOver(t *testing.T) {
 	}
 	c := newCluster(t, 3)
 	c.up()
+	var gaps []time.Duration
 	for i := range rounds {
 		leader := c.leader()
 		nodes := c.others(leader)
@@ -101,6 +102,7 @@ func TestProcess_StopHandsOver(t *testing.T) {
 			}
 			longest = max(longest, time.Since(begin))
 		}
+		gaps = append(gaps, longest)
 		t.Logf("stop of the leader: the slowest append took %s, %d tries failed", longest, failures)
 		if longest > 2*time.Second {
 			t.Errorf("a gap of %s", longest)
@@ -108,6 +110,8 @@ func TestProcess_StopHandsOver(t *testing.T) {
 		leader.start()
 		leader.waitReady()
 	}
+	slices.Sort(gaps)
+	t.Logf("longest gap of a stop: median %s, all %s", gaps[len(gaps)/2], gaps)
 }
 
 // A node that stands still for a while and wakes must not answer from the past.
