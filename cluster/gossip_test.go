@@ -147,6 +147,18 @@ func TestGossip_SeedComesLater(t *testing.T) {
 	eventually(t, "they find each other", func() bool { return len(a.roster.alive()) == 2 && len(b.roster.alive()) == 2 })
 }
 
+// A seed that was reached and then went away is tried again.
+func TestGossip_SeedComesBack(t *testing.T) {
+	board := newSwitchboard()
+	a := startMember(t, board, memberOptions{id: "a"})
+	b := startMember(t, board, memberOptions{id: "b", join: a.seeds()})
+	eventually(t, "they see each other", func() bool { return len(a.roster.alive()) == 2 && len(b.roster.alive()) == 2 })
+	a.stop(t, true)
+	eventually(t, "b is alone", func() bool { return len(b.roster.alive()) == 1 })
+	again := startMember(t, board, memberOptions{id: "a", gossip: a.gossipAddress()}) // it knows no seeds
+	eventually(t, "they see each other again", func() bool { return len(again.roster.alive()) == 2 && len(b.roster.alive()) == 2 })
+}
+
 // All nodes stop, and the only seed never comes back: the others find each other
 // by what their Raft knows.
 func TestGossip_SeedGoneForGood(t *testing.T) {

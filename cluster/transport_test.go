@@ -51,7 +51,7 @@ func TestTransport_NoHeartbeatShortcut(t *testing.T) {
 	})
 	done := make(chan error, 1)
 	go func() {
-		args := raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{Addr: []byte("x"), ID: []byte("x")}, Term: 1, Leader: []byte("x")}
+		args := raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{Addr: []byte("x"), ID: []byte("x")}, Term: 1}
 		done <- client.Transport().AppendEntries("s", raft.ServerAddress(addrOf(server)), &args, &raft.AppendEntriesResponse{})
 	}()
 	select {

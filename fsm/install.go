@@ -30,11 +30,14 @@ func (m *Machine) Snapshot() (raft.FSMSnapshot, error) {
 	if m.savepoint.current.writing() {
 		return nil, ErrSavepointBusy
 	}
-	return &persister{m.savepoint.freeze(true)}, nil
+	return &persister{m: m, f: m.savepoint.freeze(true)}, nil
 }
 
 // persister hands a frozen savepoint's manifest to the snapshot store.
-type persister struct{ f *frozen }
+type persister struct {
+	m *Machine
+	f *frozen
+}
 
 // Persist returns when the savepoint is durable and its manifest is written.
 func (p *persister) Persist(sink raft.SnapshotSink) error {
@@ -52,8 +55,18 @@ func (p *persister) Persist(sink raft.SnapshotSink) error {
 	return nil
 }
 
-// Release is called when Raft is done with the snapshot.
-func (p *persister) Release() {}
+// Release is called when Raft is done with the snapshot. A checkpoint that the
+// store did not take over would keep old tables on the disk.
+func (p *persister) Release() {
+	<-p.f.done
+	if p.f.err != nil {
+		return
+	}
+	fs := p.m.opts.FS
+	if err := fs.RemoveAll(fs.PathJoin(p.f.gen.dir, p.f.manifest.State)); err != nil {
+		p.m.logger.Warn("removing a checkpoint that was not used", "error", err)
+	}
+}
 
 // checkpoint makes hard links of the state as of the savepoint just committed,
 // and describes what belongs to it; the snapshot store adds the hashes. It runs on the savepoint's goroutine,

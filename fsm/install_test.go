@@ -119,6 +119,28 @@ func TestMachine_InstallsSnapshotOfAnother(t *testing.T) {
 	expectEvents(t, again, mod.events)
 }
 
+func TestMachine_DropsCheckpointOfUnusedSnapshot(t *testing.T) {
+	logs, _ := script()
+	fs := vfs.NewMem()
+	m := openMachine(t, fs, nil)
+	defer m.Close()
+	outcomes(t, m, logs)
+	snap, err := m.Snapshot()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.savepoint.settle()
+	index, _ := m.Applied()
+	dir := fs.PathJoin(m.gen.dir, snapshot.StateName(index))
+	if _, err := fs.Stat(dir); err != nil {
+		t.Fatalf("no checkpoint: %v", err)
+	}
+	snap.Release()
+	if _, err := fs.Stat(dir); err == nil {
+		t.Error("the checkpoint is still there")
+	}
+}
+
 func TestMachine_RefusesSnapshotWhileReplaying(t *testing.T) {
 	logs, _ := script()
 	fs := vfs.NewMem()

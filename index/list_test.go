@@ -148,7 +148,7 @@ func TestSelect_LeavesOutLongParts(t *testing.T) {
 		}
 	}
 	f = &event.Filter{Query: event.Query{Items: []event.QueryItem{{Tags: []string{"common"}}}}, Stream: "s-7"}
-	it, _, ok = v.Select(f, 0, false)
+	it, _, _ = v.Select(f, 0, false)
 	defer it.Close()
 	for i := range 19 { // s-7 has 20, the first of them rare
 		if got, ok := it.Next(); !ok || got%1000 != 8 {

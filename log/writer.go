@@ -85,7 +85,7 @@ func (l *Log) append(b *FrameBuilder) error {
 
 // write writes to the active segment.
 func (l *Log) write(p []byte, off int64) error {
-	n, size := len(p), len(p)
+	size := len(p)
 	n, err := l.file.WriteAt(p, off)
 	if err == nil && n != size {
 		err = errors.New("short write")
