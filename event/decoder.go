@@ -106,7 +106,9 @@ func (d *Decoder) Value(to *[]byte) error {
 
 // hasSpace reports whether v may hold white space that means nothing. A space
 // within a string is such a maybe.
-func hasSpace(v []byte) bool { return bytes.ContainsAny(v, " \t\r\n") }
+func hasSpace(v []byte) bool {
+	return bytes.IndexByte(v, ' ') >= 0 || bytes.IndexByte(v, '\n') >= 0 || bytes.IndexByte(v, '\t') >= 0 || bytes.IndexByte(v, '\r') >= 0
+}
 
 // Object reads an object like Value.
 func (d *Decoder) Object(to *[]byte) error {

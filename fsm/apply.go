@@ -128,13 +128,18 @@ func broken(a *event.Append) string {
 func (m *Machine) accept(c *event.Command, now int64) (event.Outcome, error) {
 	events := c.Append.Events
 	o := event.Outcome{Code: event.Accepted, Time: now, First: m.next(), Versions: make([]event.StreamVersion, 0, 1)}
+	var version uint64 // of the stream of the event before
 	for i := range events {
 		e := &events[i]
-		head, err := m.gen.index.Head(e.Stream)
-		if err != nil {
-			return event.Outcome{}, err
+		if i == 0 || e.Stream != events[i-1].Stream {
+			head, err := m.gen.index.Head(e.Stream)
+			if err != nil {
+				return event.Outcome{}, err
+			}
+			version = head.Version
 		}
-		e.Position, e.Version, e.Time = m.next(), head.Version+1, now
+		version++
+		e.Position, e.Version, e.Time = m.next(), version, now
 		e.AppendSize, e.AppendPlace = uint32(len(events)), uint32(i)
 		leaf := m.frame.builder.Add(e, salt(&c.Seed, i))
 		if err := m.state.tree.add(leaf, m.gen.index.Put); err != nil {

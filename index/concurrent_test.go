@@ -2,7 +2,6 @@ package index
 
 import (
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"sync"
@@ -26,54 +25,56 @@ func TestView_WhileAddingAndCommitting(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var applied, commits atomic.Uint64
+	var applied, commits, across atomic.Uint64 // across: views that lived through a commit
 	var done atomic.Bool
 	var wg sync.WaitGroup
-	freezes := make(chan uint64, 1)
-
+	freezes, committed := make(chan uint64), make(chan struct{}, 1)
 	wg.Go(func() { // Apply
 		defer close(freezes)
 		defer done.Store(true)
-		for at := 0; at < events; at += batch {
-			x.AddAll(all.events[at:min(at+batch, events)])
+		frozen := uint64(0)
+		for at := 0; at < events && !t.Failed(); at += batch {
 			last := uint64(min(at+batch, events))
-			x.Put([]byte("last"), fmt.Append(nil, last))
+			x.AddAll(all.events[at:last])
 			if h, err := x.Head("a-1"); err != nil || h != all.head("a-1", last) {
 				t.Errorf("seed %d: Head = %v, %v as of %d", seed, h, err, last)
-				return
 			}
 			applied.Store(last)
-			if !x.Frozen() {
-				x.Freeze()
-				freezes <- last
+			if x.Frozen() && last <= frozen+100 {
+				continue
 			}
-			runtime.Gosched()
+			if frozen > 0 { // at the latest when the second overlay is full
+				<-committed
+			}
+			v := x.View(rng.Uint64N(last + 1))
+			x.Freeze()
+			frozen = last
+			freezes <- last
+			if last%2 == 0 {
+				<-committed
+				across.Add(1)
+				committed <- struct{}{}
+			}
+			all.checkSlowly(fatal{t, seed}, v, rng)
+			v.Close()
 		}
 	})
 	wg.Go(func() { // savepoints
 		for position := range freezes {
 			if err := x.Commit(Savepoint{Index: position, Position: position}); err != nil {
 				t.Errorf("seed %d: %v", seed, err)
-				return
 			}
 			commits.Add(1)
+			committed <- struct{}{}
 		}
 	})
-	var across atomic.Uint64 // checks made by views that lived through a commit
 	for i := range readers {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(seed, uint64(2+i)))
-			var s seen
 			for !done.Load() && !t.Failed() {
-				last := applied.Load()
-				v := x.View(rng.Uint64N(last + 1))
+				v := x.View(rng.Uint64N(applied.Load() + 1))
 				before := commits.Load()
-				it := v.Stream("a-1", 0, false) // is read while the rest goes on
-				want := all.stream("a-1", v.Position())
-				for range 3 {
-					all.check(fatal{t, seed}, v, rng, &s)
-				}
-				compare(fatal{t, seed}, it, want, false, rng, "a stream read slowly")
+				all.checkSlowly(fatal{t, seed}, v, rng)
 				if commits.Load() > before+1 {
 					across.Add(1)
 				}
@@ -89,6 +90,23 @@ func TestView_WhileAddingAndCommitting(t *testing.T) {
 	if err := x.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// checkSlowly reads a stream before and after the rest is checked.
+func (m *model) checkSlowly(t reporter, v *View, rng *rand.Rand) {
+	var s seen
+	it := v.Stream("a-1", 0, false)
+	want := m.stream("a-1", v.Position())
+	if len(want) > 0 {
+		if first, ok := it.Next(); !ok || first != want[0] {
+			t.Fatalf("the first event is at %d, %t, want %d", first, ok, want[0])
+		}
+		want = want[1:]
+	}
+	for range 3 {
+		m.check(t, v, rng, &s)
+	}
+	compare(t, it, want, false, rng, "a stream read slowly")
 }
 
 // fatal ends a goroutine that is not the test's own.

@@ -73,9 +73,12 @@ func (s *store) failed() error {
 // of Open.
 func (s *store) opened(onError func(error)) error {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.failed(); err != nil {
+		return err
+	}
 	s.onError = onError
-	s.mu.Unlock()
-	return s.failed()
+	return nil
 }
 
 // open opens or creates the database.

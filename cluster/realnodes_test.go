@@ -1,0 +1,118 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// gossiping makes a test cluster's nodes find each other by themselves.
+func gossiping(t *testing.T, size int) *testCluster {
+	t.Helper()
+	c := &testCluster{t: t, dir: t.TempDir(), book: &addressBook{addrs: map[raft.ServerID]raft.ServerAddress{}}}
+	c.change = func(cfg *Config) {
+		cfg.Expect, cfg.members = 3, nil
+		for _, n := range c.nodes {
+			if n != nil {
+				cfg.Join = append(cfg.Join, n.members.(*membership).gossipAddress())
+			}
+		}
+	}
+	t.Cleanup(c.closeAll)
+	for range size {
+		c.add()
+	}
+	return c
+}
+
+func (c *testCluster) add() {
+	c.t.Helper()
+	c.nodes = append(c.nodes, nil)
+	c.machines = append(c.machines, newMachine())
+	c.snaps = append(c.snaps, raft.NewInmemSnapshotStore())
+	c.fatals = append(c.fatals, make(chan error, 16))
+	c.start(len(c.nodes) - 1)
+}
+
+// members returns the ids of those that a node sees alive, by role.
+func (c *testCluster) members(i int) map[Role][]string {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	roles := map[Role][]string{}
+	for _, m := range c.nodes[i].Status(ctx).Members {
+		if m.Alive {
+			roles[m.Role] = append(roles[m.Role], m.ID)
+		}
+	}
+	return roles
+}
+
+func (c *testCluster) awaitReady(i int) {
+	c.t.Helper()
+	eventually(c.t, nodeID(i)+" to be ready", func() bool { return c.nodes[i].Ready() == nil })
+}
+
+// Both halves of the package together, over TCP, UDP and files: three nodes
+// form a cluster, one comes back at other ports, one comes back with an empty
+// disk, a fourth is taken in, one is removed.
+func TestMembership_RealNodes(t *testing.T) {
+	c := gossiping(t, 3)
+	for i := range c.nodes {
+		c.awaitReady(i)
+		c.propose(i, nodeID(i))
+	}
+
+	c.stop(1)
+	c.start(1)
+	c.awaitReady(1)
+	c.propose(1, "back")
+
+	// The old id is refused on an empty disk, a new one is not.
+	c.stop(2)
+	if err := os.RemoveAll(filepath.Join(c.dir, nodeID(2))); err != nil {
+		t.Fatal(err)
+	}
+	c.machines[2], c.snaps[2] = newMachine(), raft.NewInmemSnapshotStore()
+	c.start(2)
+	select {
+	case err := <-c.fatals[2]:
+		if !errors.Is(err, ErrWiped) {
+			t.Errorf("the wiped node met %v", err)
+		}
+	case <-time.After(memberDeadline):
+		t.Error("the wiped node goes on under its old id")
+	}
+	c.stop(2)
+	c.add() // node-4
+
+	c.awaitReady(3)
+	eventually(t, "node-4 to be a voter", func() bool { return slices.Contains(c.members(0)[RoleVoter], "node-4") })
+	c.propose(3, "new")
+
+	ctx, cancel := context.WithTimeout(t.Context(), memberDeadline)
+	defer cancel()
+	if err := c.nodes[0].Remove(ctx, "node-3"); err != nil {
+		t.Fatalf("remove the wiped node: %v", err)
+	}
+	if err := c.nodes[0].Remove(ctx, "node-2"); err != nil {
+		t.Fatalf("remove: %v", err)
+	}
+	select {
+	case err := <-c.fatals[1]:
+		if !errors.Is(err, ErrRemoved) {
+			t.Errorf("the removed node met %v", err)
+		}
+	case <-time.After(memberDeadline):
+		t.Error("the removed node goes on")
+	}
+	c.propose(3, "last")
+	if got := c.members(3); len(got[RoleLeader])+len(got[RoleVoter]) != 2 || len(got[RoleNonVoter]) != 0 {
+		t.Errorf("members at the end: %v", got)
+	}
+}
