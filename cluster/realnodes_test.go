@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -10,6 +11,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"cairn/event"
 )
 
 // gossiping makes a test cluster's nodes find each other by themselves.
@@ -31,10 +34,38 @@ func gossiping(t *testing.T, size int) *testCluster {
 	return c
 }
 
+// machineOfMembers is a memMachine that heeds removals.
+func machineOfMembers() *memMachine {
+	m := newMachine()
+	m.onApply = func(logs []*raft.Log) error { // runs under m.mu
+		for _, l := range logs {
+			if l.Type != raft.LogCommand {
+				continue
+			}
+			entry, err := event.DecodeEntry(l.Data)
+			if err != nil {
+				return err
+			}
+			for _, b := range entry.Commands {
+				c, err := event.DecodeCommand(b)
+				if err != nil {
+					return err
+				}
+				var gone event.MemberRemoved
+				if e := c.Append.Events[0]; e.Type == event.TypeMemberRemoved && json.Unmarshal(e.Data, &gone) == nil {
+					m.removed[gone.NodeID] = true
+				}
+			}
+		}
+		return nil
+	}
+	return m
+}
+
 func (c *testCluster) add() {
 	c.t.Helper()
 	c.nodes = append(c.nodes, nil)
-	c.machines = append(c.machines, newMachine())
+	c.machines = append(c.machines, machineOfMembers())
 	c.snaps = append(c.snaps, raft.NewInmemSnapshotStore())
 	c.fatals = append(c.fatals, make(chan error, 16))
 	c.start(len(c.nodes) - 1)
@@ -78,7 +109,7 @@ func TestMembership_RealNodes(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(c.dir, nodeID(2))); err != nil {
 		t.Fatal(err)
 	}
-	c.machines[2], c.snaps[2] = newMachine(), raft.NewInmemSnapshotStore()
+	c.machines[2], c.snaps[2] = machineOfMembers(), raft.NewInmemSnapshotStore()
 	c.start(2)
 	select {
 	case err := <-c.fatals[2]:

@@ -19,8 +19,8 @@ const (
 	MaxTag          = 256
 	MaxContentType  = 256
 	MaxConditions   = 64
-	MaxQueryTerms   = 1_000 // types and tags of one query together, and its items
-	MaxDepth        = 128   // nesting of arrays and objects in JSON
+	MaxQueryTerms   = 256 // types and tags of one query together, and its items
+	MaxDepth        = 128 // nesting of arrays and objects in JSON
 )
 
 // InvalidError says that a request breaks a rule of form.

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/hashicorp/raft"
 
@@ -127,7 +128,8 @@ func broken(a *event.Append) string {
 // index and tree.
 func (m *Machine) accept(c *event.Command, now int64) (event.Outcome, error) {
 	events := c.Append.Events
-	o := event.Outcome{Code: event.Accepted, Time: now, First: m.next(), Versions: make([]event.StreamVersion, 0, 1)}
+	o := event.Outcome{Code: event.Accepted, Time: now, First: m.next()}
+	var touched streams
 	var version uint64 // of the stream of the event before
 	for i := range events {
 		e := &events[i]
@@ -147,24 +149,51 @@ func (m *Machine) accept(c *event.Command, now int64) (event.Outcome, error) {
 		}
 		m.gen.index.Add(e)
 		m.frame.events = append(m.frame.events, *e)
-		o.Versions = touch(o.Versions, e)
+		touched.note(e)
 	}
-	o.Last = o.First + uint64(len(events)) - 1
+	o.Last, o.Versions = o.First+uint64(len(events))-1, touched.versions
 	return o, nil
 }
 
 // next is the position that the next accepted event gets.
 func (m *Machine) next() uint64 { return m.state.position + uint64(len(m.frame.events)) + 1 }
 
-// touch notes the version to which an event brought its stream.
-func touch(versions []event.StreamVersion, e *event.Event) []event.StreamVersion {
-	for i := range versions {
-		if versions[i].Stream == e.Stream {
-			versions[i].Version = e.Version
-			return versions
-		}
+// streams collects the streams that an append touches, in order of first
+// appearance, with the versions to which it brings them.
+type streams struct {
+	versions []event.StreamVersion
+	places   map[string]int // of the streams in versions, once there are many
+}
+
+// manyStreams is from where on a map beats looking through a list.
+const manyStreams = 16
+
+func (s *streams) note(e *event.Event) {
+	if at := s.place(e.Stream); at >= 0 {
+		s.versions[at].Version = e.Version
+		return
 	}
-	return append(versions, event.StreamVersion{Stream: e.Stream, Version: e.Version})
+	s.versions = append(s.versions, event.StreamVersion{Stream: e.Stream, Version: e.Version})
+	switch n := len(s.versions); {
+	case n == manyStreams:
+		s.places = make(map[string]int, 2*n)
+		for i, v := range s.versions {
+			s.places[v.Stream] = i
+		}
+	case n > manyStreams:
+		s.places[e.Stream] = n - 1
+	}
+}
+
+// place returns where a stream stands in versions, -1 if it does not.
+func (s *streams) place(stream string) int {
+	if s.places == nil {
+		return slices.IndexFunc(s.versions, func(v event.StreamVersion) bool { return v.Stream == stream })
+	}
+	if at, ok := s.places[stream]; ok {
+		return at
+	}
+	return -1
 }
 
 // salt derives the salt of the i-th event of a command: the first half of

@@ -1,7 +1,7 @@
 package fsm
 
 import (
-	"errors"
+	"fmt"
 
 	"cairn/event"
 	"cairn/index"
@@ -89,17 +89,10 @@ func (c *Cursor) read(position uint64) bool {
 			return true
 		}
 	}
-	c.err = errors.Join(c.scan.Err(), errShort(c.scan.Err()))
-	return false
-}
-
-// errShort stands in when a scan ended without an error of its own before a
-// position that the view says is there.
-func errShort(err error) error {
-	if err != nil {
-		return nil
+	if c.err = c.scan.Err(); c.err == nil {
+		c.err = &index.CorruptError{Reason: fmt.Sprintf("it leads to position %d, which the log does not have", position)}
 	}
-	return eventlog.ErrNotFound
+	return false
 }
 
 func (c *Cursor) readOne(position uint64) bool {

@@ -3,6 +3,7 @@ package fsm
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync/atomic"
 
@@ -22,8 +23,9 @@ type generation struct {
 	index *index.Index
 
 	refs       atomic.Int64
-	superseded atomic.Bool   // an install replaced it: its folder goes once nobody reads it
-	removeOld  func() error  // removes the folders of superseded generations
+	superseded atomic.Bool // an install replaced it: its folder goes once nobody reads it
+	fs         vfs.FS
+	logger     *slog.Logger
 	closed     chan struct{} // closed once all files are, with err set before
 	err        error
 }
@@ -60,7 +62,12 @@ func (m *Machine) openGeneration() (*generation, state, index.Savepoint, error) 
 	if err != nil {
 		return fail(errors.Join(err, x.Close()))
 	}
-	g := &generation{dir: dir, log: log, index: x, removeOld: m.opts.Generations.RemoveOld, closed: make(chan struct{})}
+	if st.logID != "" {
+		if err := m.supports(st.version); err != nil {
+			return fail(errors.Join(err, x.Close(), log.Close()))
+		}
+	}
+	g := &generation{dir: dir, log: log, index: x, fs: fs, logger: m.logger, closed: make(chan struct{})}
 	g.refs.Store(1)
 	if err := g.checkIdentity(&st); err != nil {
 		return fail(errors.Join(err, g.close()))
@@ -103,7 +110,10 @@ func (g *generation) release() {
 	if g.refs.Add(-1) == 0 {
 		g.err = g.close()
 		if g.superseded.Load() {
-			g.err = errors.Join(g.err, g.removeOld())
+			// Nobody waits for this one. What can't be removed goes at the next start.
+			if g.err = errors.Join(g.err, g.fs.RemoveAll(g.dir)); g.err != nil {
+				g.logger.Warn("removing an old data generation", "dir", g.dir, "error", g.err)
+			}
 		}
 		close(g.closed)
 	}

@@ -27,8 +27,11 @@ func (m *Machine) Snapshot() (raft.FSMSnapshot, error) {
 	if m.seen < m.state.index {
 		return nil, ErrReplaying
 	}
-	if m.savepoint.current.writing() {
+	switch current := m.savepoint.current; {
+	case current.writing():
 		return nil, ErrSavepointBusy
+	case current != nil && current.err != nil:
+		return nil, current.err
 	}
 	return &persister{m: m, f: m.savepoint.freeze(true)}, nil
 }
@@ -42,8 +45,8 @@ type persister struct {
 // Persist returns when the savepoint is durable and its manifest is written.
 func (p *persister) Persist(sink raft.SnapshotSink) error {
 	<-p.f.done
-	if p.f.err != nil {
-		return p.f.err
+	if err := errors.Join(p.f.err, p.f.manifestErr); err != nil {
+		return err
 	}
 	b, err := snapshot.EncodeLocal(&p.f.manifest)
 	if err != nil {
@@ -63,7 +66,7 @@ func (p *persister) Release() {
 		return
 	}
 	fs := p.m.opts.FS
-	if err := fs.RemoveAll(fs.PathJoin(p.f.gen.dir, p.f.manifest.State)); err != nil {
+	if err := fs.RemoveAll(fs.PathJoin(p.f.gen.dir, snapshot.StateName(p.f.savepoint.Index))); err != nil {
 		p.m.logger.Warn("removing a checkpoint that was not used", "error", err)
 	}
 }
@@ -111,6 +114,9 @@ func (m *Machine) Restore(source io.ReadCloser) error {
 
 func (m *Machine) install(manifest *snapshot.Manifest) error {
 	m.savepoint.settle()
+	if manifest.Generation == m.opts.Generations.Current() {
+		return fmt.Errorf("its data generation %s is in use already", manifest.Generation)
+	}
 	if _, err := m.opts.Generations.Promote(manifest.Generation); err != nil {
 		return err
 	}

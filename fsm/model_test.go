@@ -60,10 +60,20 @@ func (m *model) decide(now int64, a *event.Append) event.Outcome {
 		e.Position, e.Version, e.Time = uint64(len(m.events)+1), m.version(e.Stream)+1, now
 		e.AppendSize, e.AppendPlace = uint32(len(a.Events)), uint32(i)
 		m.events = append(m.events, e)
-		o.Versions = touch(o.Versions, &e)
+		o.Versions = m.touch(o.Versions, &e)
 		o.Last = e.Position
 	}
 	return o
+}
+
+func (m *model) touch(versions []event.StreamVersion, e *event.Event) []event.StreamVersion {
+	for i := range versions {
+		if versions[i].Stream == e.Stream {
+			versions[i].Version = e.Version
+			return versions
+		}
+	}
+	return append(versions, event.StreamVersion{Stream: e.Stream, Version: e.Version})
 }
 
 func (m *model) violation(c event.Condition) *event.Conflict {
@@ -110,7 +120,7 @@ func (m *model) retry(a *event.Append) (event.Outcome, bool) {
 	first := m.find(a.Events[0].Stream, a.Events[0].ID)
 	o := event.Outcome{Code: event.Duplicate, First: first, Last: first + uint64(len(a.Events)) - 1, Time: m.events[first-1].Time}
 	for i := range a.Events {
-		o.Versions = touch(o.Versions, &m.events[first-1+uint64(i)])
+		o.Versions = m.touch(o.Versions, &m.events[first-1+uint64(i)])
 	}
 	return o, true
 }

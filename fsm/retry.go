@@ -43,9 +43,11 @@ func (m *Machine) retry(a *event.Append) (o event.Outcome, known bool, err error
 		return o, true, err
 	}
 	o = event.Outcome{Code: event.Duplicate, First: first, Last: first + uint64(len(earlier)) - 1, Time: earlier[0].Time}
+	var touched streams
 	for i := range earlier {
-		o.Versions = touch(o.Versions, &earlier[i])
+		touched.note(&earlier[i])
 	}
+	o.Versions = touched.versions
 	return o, true, nil
 }
 

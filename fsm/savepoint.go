@@ -41,6 +41,7 @@ type frozen struct {
 	// manifest is asked for by Snapshot; the savepoint's checkpoint is made then.
 	wantManifest bool
 	manifest     snapshot.Manifest
+	manifestErr  error         // why there is none; the savepoint is durable all the same
 	done         chan struct{} // closed when it is durable or has failed
 	err          error         // set before done is closed
 }
@@ -68,9 +69,9 @@ func (s *savepointer) run() {
 		if f.err = s.m.stopped(); f.err == nil || errors.Is(f.err, ErrClosed) {
 			f.err = s.write(f)
 		}
-		s.pushing.Store(false)
 		f.gen.release()
 		close(f.done)
+		s.pushing.Store(false) // after done: see consider
 	}
 }
 
@@ -88,6 +89,9 @@ func (s *savepointer) consider() error {
 	}
 	if s.current.writing() {
 		s.pushing.Store(fill >= 1.5)
+		if !s.current.writing() { // it has ended meanwhile, and cleared the flag before it was set
+			s.pushing.Store(false)
+		}
 		if fill < 2 {
 			return nil
 		}
@@ -174,10 +178,8 @@ func (s *savepointer) writeSteps(f *frozen) error {
 		return err
 	}
 	s.m.durable.set(sp.Index, sp.Position)
-	if !f.wantManifest {
-		return nil
+	if f.wantManifest {
+		f.manifest, f.manifestErr = s.m.checkpoint(f)
 	}
-	var err error
-	f.manifest, err = s.m.checkpoint(f)
-	return err
+	return nil
 }

@@ -68,7 +68,7 @@ func (v *View) EventAt(stream string, version uint64) (event.Event, error) {
 	}
 	e, err := v.gen.log.Read(position)
 	if err == nil && (e.Stream != stream || e.Version != version) {
-		err = fmt.Errorf("the index leads from %s at version %d to %s at version %d, position %d", stream, version, e.Stream, e.Version, position)
+		err = &index.CorruptError{Key: []byte(stream), Reason: fmt.Sprintf("version %d leads to %s at version %d, position %d", version, e.Stream, e.Version, position)}
 	}
 	return e, err
 }

@@ -12,6 +12,7 @@ import (
 	"cairn/cluster"
 	"cairn/fsm"
 	"cairn/httpapi"
+	"cairn/index"
 	eventlog "cairn/log"
 	"cairn/snapshot"
 )
@@ -43,12 +44,15 @@ func newServer(n *node, c *Config, registry *prometheus.Registry, fatal func(err
 // client. An error that is not in it leaves an append's outcome open.
 func classify(err error) (httpapi.Fault, bool) {
 	var damaged *eventlog.CorruptError
+	var index *index.CorruptError
 	switch {
 	case unknown(err):
 		// Whatever caused it: the append may have happened.
 		return httpapi.Fault{}, false
 	case errors.As(err, &damaged):
 		return httpapi.Fault{Code: httpapi.Corrupt, Detail: damaged.Reason, File: damaged.File, Offset: damaged.Offset}, true
+	case errors.As(err, &index):
+		return httpapi.Fault{Code: httpapi.Corrupt, Detail: index.Error()}, true
 	case errors.Is(err, eventlog.ErrNotFound), errors.Is(err, cluster.ErrUnknownMember):
 		return httpapi.Fault{Code: httpapi.NotFound}, true
 	case errors.Is(err, cluster.ErrNoLeader):

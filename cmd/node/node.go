@@ -143,11 +143,15 @@ func (n *node) stop() error {
 	return errors.Join(err, n.machine.Close(), n.dir.Close())
 }
 
-// acceptManifest refuses a snapshot of another log before anything of it is
-// written.
+// acceptManifest refuses a snapshot of another log, or one that is older than
+// what this node has, before anything of it is written: once it is in place it
+// comes into force.
 func (n *node) acceptManifest(m *snapshot.Manifest) error {
 	if known := n.dir.LogID(); known != "" && m.LogID != known {
 		return fmt.Errorf("snapshot of log %s offered to a node of log %s", m.LogID, known)
+	}
+	if index, _ := n.machine.Applied(); m.Index < index {
+		return fmt.Errorf("snapshot as of index %d offered to a node that has applied index %d", m.Index, index)
 	}
 	return nil
 }
