@@ -100,7 +100,7 @@ func (p *pipeline) run(ctx context.Context) error {
 		case errors.As(err, &refused) && !refused.transient():
 			return t.settle(err, false)
 		}
-		if p.answered != before {
+		if p.answered != before || len(p.queue.open()) == 0 { // or it broke while there was nothing to send
 			t = p.c.newTrial(true)
 		}
 		if ctx.Err() != nil || t.over() {

@@ -16,6 +16,7 @@ import (
 // Three nodes are started in random order, and stopped and started at random
 // until they are a cluster; then all of them are stopped and started once more.
 func TestForm_OnceUnderRestarts(t *testing.T) {
+	t.Parallel()
 	rng := memberSeed(t)
 	board := newSwitchboard()
 	ids := []string{"a", "b", "c"}
@@ -101,6 +102,7 @@ func TestForm_OnceUnderRestarts(t *testing.T) {
 // The stamp of the log's birth needs the others' clocks, which the coordinator
 // has read before: here nobody makes rounds of its own.
 func TestForm_BirthHasATime(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	var nodes []*member
 	var join []string
@@ -135,6 +137,7 @@ func firstStamp(t *testing.T, d *disk) int64 {
 }
 
 func TestForm_TooFew(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	a := startMember(t, board, memberOptions{id: "a", expect: 3})
 	b := startMember(t, board, memberOptions{id: "b", expect: 3, join: a.seeds()})
@@ -196,6 +199,7 @@ func TestForm_ExactlyAsManyAsExpected(t *testing.T) {
 }
 
 func TestForm_AloneAtOnce(t *testing.T) {
+	t.Parallel()
 	n := startMember(t, newSwitchboard(), memberOptions{id: "a", expect: 1})
 	eventually(t, "a cluster of one", func() bool { return oneCluster([]*member{n}) })
 	if n.clockStamp() == 0 {
@@ -206,6 +210,7 @@ func TestForm_AloneAtOnce(t *testing.T) {
 // One that expects itself only but is given a seed wants to join: it must not
 // found a second cluster.
 func TestForm_AloneWithSeedJoins(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	a := startMember(t, board, memberOptions{id: "a", expect: 1})
 	b := startMember(t, board, memberOptions{id: "b", expect: 1, join: a.seeds()})
@@ -216,6 +221,7 @@ func TestForm_AloneWithSeedJoins(t *testing.T) {
 }
 
 func TestForm_NeverWithState(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	old := newDisk(t)
 	if err := old.stable.SetUint64(keyTerm, 7); err != nil {
@@ -265,6 +271,7 @@ func TestForm_NeverWithState(t *testing.T) {
 // A crash between the two writes of BootstrapCluster leaves a node that Raft
 // will never bootstrap; the next one must take over, although all are bound.
 func TestForm_TornCoordinator(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	half := newDisk(t)
 	if err := half.stable.SetUint64(keyTerm, 1); err != nil {
@@ -307,6 +314,7 @@ func TestForm_TornCoordinator(t *testing.T) {
 
 // A node that is bound to a coordinator that is gone forms nothing else.
 func TestForm_BoundToTheDead(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	d := newDisk(t)
 	held := &pledge{Coordinator: "0", Attempt: "1", Servers: []listedServer{{"0", "raft-0"}, {"b", "raft-b"}, {"c", "raft-c"}}}
@@ -333,6 +341,7 @@ func TestForm_BoundToTheDead(t *testing.T) {
 }
 
 func TestForm_RefusesWrongCalls(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	a := startMember(t, board, memberOptions{id: "a", expect: 3})
 	list := []listedServer{{"a", "raft-a"}, {"b", "raft-b"}, {"c", "raft-c"}}

@@ -26,6 +26,7 @@ const (
 	callMedia     = "application/octet-stream"
 
 	idleCalls   = 16 // idle connections kept to each peer
+	maxCalls    = 64 // connections to each peer; a peer that hangs must not use up all there are
 	idleTimeout = time.Minute
 )
 
@@ -100,6 +101,7 @@ func newCallClient(dial func(ctx context.Context, addr string) (net.Conn, error)
 	return &callClient{&http.Transport{
 		DialContext:         func(ctx context.Context, _, addr string) (net.Conn, error) { return dial(ctx, addr) },
 		MaxIdleConnsPerHost: idleCalls,
+		MaxConnsPerHost:     maxCalls,
 		IdleConnTimeout:     idleTimeout,
 		DisableCompression:  true,
 		WriteBufferSize:     64 << 10,

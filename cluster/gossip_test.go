@@ -25,6 +25,7 @@ func TestGossip_Key(t *testing.T) {
 }
 
 func TestGossip_Secret(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	a := startMember(t, board, memberOptions{id: "a", secret: "one"})
 	b := startMember(t, board, memberOptions{id: "b", secret: "one"})
@@ -76,6 +77,7 @@ func TestGossip_Addresses(t *testing.T) {
 }
 
 func TestGossip_CannotStart(t *testing.T) {
+	t.Parallel()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -98,6 +100,7 @@ func TestGossip_CannotStart(t *testing.T) {
 
 // A seed that takes the connection and never answers does not hold up close.
 func TestGossip_CloseWithHangingSeed(t *testing.T) {
+	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -121,6 +124,7 @@ func TestGossip_CloseWithHangingSeed(t *testing.T) {
 
 // A node that leaves is gone at once, without waiting for probes to fail.
 func TestGossip_Farewell(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	slow := func(tune *tuning) { tune.probeInterval, tune.probeTimeout = time.Hour, time.Hour }
 	a := startMember(t, board, memberOptions{id: "a", tune: slow})
@@ -135,6 +139,7 @@ func TestGossip_Farewell(t *testing.T) {
 
 // Seeds are tried until they are there.
 func TestGossip_SeedComesLater(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	first := startMember(t, board, memberOptions{id: "a"})
 	seed := first.gossipAddress()
@@ -149,6 +154,7 @@ func TestGossip_SeedComesLater(t *testing.T) {
 
 // A seed that was reached and then went away is tried again.
 func TestGossip_SeedComesBack(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	a := startMember(t, board, memberOptions{id: "a"})
 	b := startMember(t, board, memberOptions{id: "b", join: a.seeds()})
@@ -162,6 +168,7 @@ func TestGossip_SeedComesBack(t *testing.T) {
 // All nodes stop, and the only seed never comes back: the others find each other
 // by what their Raft knows.
 func TestGossip_SeedGoneForGood(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	nodes := formThree(t, board)
 	seed := nodes[0].seeds()

@@ -348,8 +348,14 @@ func (n *Node) resume(term uint64) {
 			n.proposer.queue.reopen()
 			n.views.open(term)
 			return
-		case n.ending.Err() != nil || !n.leads(term):
-			return // the next leader's affair, or this node's as the leader of a later term
+		case n.ending.Err() != nil:
+			return
+		case !n.leads(term):
+			// Another leader's affair, unless this node was elected again before
+			// it closed itself.
+			if term = n.raft.CurrentTerm(); !n.leads(term) {
+				return
+			}
 		case ctx.Err() != nil:
 			_ = n.fatal.fail(fmt.Errorf("a leadership transfer has been in progress for more than %s", n.cfg.StallTimeout))
 			return

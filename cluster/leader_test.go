@@ -144,6 +144,12 @@ func TestTransfer_Watchdog(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("a transfer is in progress for ever, and the node lives on")
 	}
+	// The process would be gone by now. Were the other one to ask for a vote
+	// while this Raft still runs, it would panic: it can't store a term any more.
+	ending, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_ = n.Close(ending) // its Raft can't end cleanly
+	c.nodes[l] = nil
 }
 
 // A new leader takes no appends before it has applied what was committed before

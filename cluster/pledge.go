@@ -145,9 +145,9 @@ func (f *former) giveUp(attempt string, state bool) bool {
 	if f.writing || f.done || state {
 		return false
 	}
-	if f.attempt != nil && f.attempt.Attempt == attempt {
-		f.attempt = nil
-	}
+	// Whichever it is: calls may overtake each other, and the node that takes an
+	// attempt back may have pledged itself to a later one before.
+	f.attempt = nil
 	return true
 }
 

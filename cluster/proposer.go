@@ -162,13 +162,13 @@ func (p *proposer) drain(ctx context.Context) error {
 // is unknown. Raft must still run.
 func (p *proposer) close(ctx context.Context) error {
 	p.queue.shut()
-	err := p.drain(ctx)
-	close(p.stopped)
-	if err != nil {
+	if err := p.drain(ctx); err != nil {
+		close(p.stopped)
 		return fmt.Errorf("wait for entries under way: %w", err)
 	}
 	close(p.flights)
-	<-p.done
+	<-p.done // all who waited have their outcomes
+	close(p.stopped)
 	return nil
 }
 

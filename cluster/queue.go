@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"sync"
 
 	"cairn/event"
@@ -47,6 +48,9 @@ type retryError struct{ cause error }
 
 func (e *retryError) Error() string { return e.cause.Error() }
 func (e *retryError) Unwrap() error { return e.cause }
+
+// goneKept is how many proposals that were given up may stay in the queue.
+const goneKept = 1024
 
 // queue gathers proposals into batches. There is no timer: while the batches
 // under way are as many as they may be, the next one fills. It is bounded, by
@@ -154,8 +158,13 @@ func (q *queue) abandon(t *ticket) (wasSent []bool) {
 			p.state = gone
 			q.count--
 			q.bytes -= int64(len(p.command))
+			p.command = nil
 		}
 		wasSent[i] = p.state == sent
+	}
+	// Nothing may be taken for long, while clients come and give up.
+	if len(q.waiting) > 2*q.count+goneKept {
+		q.waiting = slices.DeleteFunc(q.waiting, func(p *proposal) bool { return p.state == gone })
 	}
 	return wasSent
 }

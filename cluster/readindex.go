@@ -145,6 +145,16 @@ func (n *Node) readRemote() (uint64, error) {
 	}
 	ctx, cancel := context.WithTimeout(n.ending, roundTimeout)
 	defer cancel()
+	// A leader that hangs must not hold up readers once another one leads.
+	done := make(chan struct{})
+	defer close(done)
+	n.running.Go(func() {
+		select {
+		case <-v.changed:
+			cancel()
+		case <-done:
+		}
+	})
 	b, err := n.peers.call(ctx, v.forward.addr(), callReadIndex, nil)
 	if err != nil {
 		return 0, err

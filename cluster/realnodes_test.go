@@ -93,6 +93,7 @@ func (c *testCluster) awaitReady(i int) {
 // form a cluster, one comes back at other ports, one comes back with an empty
 // disk, a fourth is taken in, one is removed.
 func TestMembership_RealNodes(t *testing.T) {
+	t.Parallel()
 	c := gossiping(t, 3)
 	for i := range c.nodes {
 		c.awaitReady(i)

@@ -114,6 +114,7 @@ func TestReconcile_Near(t *testing.T) {
 }
 
 func TestReconcile_FourthJoins(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	nodes := formThree(t, board)
 	d := startMember(t, board, memberOptions{id: "d", expect: 3, join: nodes[1].seeds()})
@@ -142,6 +143,7 @@ func TestReconcile_FourthJoins(t *testing.T) {
 // gossip still believes its last run to be alive: with probes an hour apart it
 // would believe so for ever.
 func TestReconcile_RestartElsewhere(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	slow := func(tune *tuning) { tune.probeInterval, tune.probeTimeout = time.Hour, time.Hour }
 	var nodes []*member
@@ -184,6 +186,7 @@ func TestReconcile_RestartElsewhere(t *testing.T) {
 
 // Two live nodes with one id: the one that is on Raft's list keeps it.
 func TestReconcile_TwoNodesOneID(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	nodes := formThree(t, board)
 	copied := startMember(t, board, memberOptions{id: "b", raftAddr: "copy", expect: 3, join: nodes[0].seeds()})
@@ -225,6 +228,7 @@ func TestReconcile_TwoNodesOneID(t *testing.T) {
 // A node whose disk was wiped has forgotten its votes: under its old id it ends,
 // under a new one it is taken in, at the old address too.
 func TestReconcile_Wiped(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	nodes := formThree(t, board)
 	old := followerOf(t, nodes)
@@ -249,6 +253,7 @@ func TestReconcile_Wiped(t *testing.T) {
 
 // A change that was planned before another leader changed the list is refused.
 func TestReconcile_StaleChange(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	n := startMember(t, board, memberOptions{id: "a", expect: 1})
 	eventually(t, "a cluster of one", func() bool { return oneCluster([]*member{n}) })

@@ -23,6 +23,7 @@ func offList(nodes []*member, id string) bool {
 // The removed node runs on, as one does whose process does not end: it is told
 // so, and it does not come back.
 func TestRemove_StaysOut(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	nodes := formThree(t, board)
 	victim := followerOf(t, nodes)
@@ -54,6 +55,7 @@ func TestRemove_StaysOut(t *testing.T) {
 
 // A node that is away when it is removed learns it from the others.
 func TestRemove_WhileAway(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	nodes := formThree(t, board)
 	victim := followerOf(t, nodes)
@@ -72,6 +74,7 @@ func TestRemove_WhileAway(t *testing.T) {
 
 // A node that is alone learns it from its own log.
 func TestRemove_ByTheLog(t *testing.T) {
+	t.Parallel()
 	n := startMember(t, newSwitchboard(), memberOptions{id: "a", expect: 3})
 	n.state.mu.Lock()
 	n.state.removed["a"] = true
@@ -80,6 +83,7 @@ func TestRemove_ByTheLog(t *testing.T) {
 }
 
 func TestRemove_TheLeader(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	nodes := formThree(t, board)
 	followerOf(t, nodes)
@@ -95,6 +99,7 @@ func TestRemove_TheLeader(t *testing.T) {
 }
 
 func TestRemove_Refused(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	nodes := formThree(t, board)
 	follower := followerOf(t, nodes)
@@ -129,6 +134,7 @@ func TestRemove_Refused(t *testing.T) {
 
 // What one leader has put into the log, the next one finishes.
 func TestRemove_FinishedByTheNext(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	nodes := formThree(t, board)
 	victim := followerOf(t, nodes)
@@ -145,6 +151,7 @@ func TestRemove_FinishedByTheNext(t *testing.T) {
 }
 
 func TestRemove_NoLeader(t *testing.T) {
+	t.Parallel()
 	n := startMember(t, newSwitchboard(), memberOptions{id: "a", expect: 3, tune: func(tune *tuning) { tune.remove = tune.selfTick }})
 	if err := n.remove(t.Context(), "b"); !errors.Is(err, ErrNoLeader) {
 		t.Errorf("remove without a leader: %v", err)

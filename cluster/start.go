@@ -131,11 +131,13 @@ func prepare(cfg *Config, s *stores, sm StateMachine, snaps raft.SnapshotStore) 
 	if err := f.scan(cfg, s); err != nil {
 		return err
 	}
-	if err := sm.Cut(); err != nil {
-		return fmt.Errorf("cut the event log after its savepoint: %w", err)
-	}
+	// An install first: a state that is behind its own snapshot has lost part of
+	// itself, and then nothing of the log may be cut.
 	if err := f.install(s, sm, snaps); err != nil {
 		return err
+	}
+	if err := sm.Cut(); err != nil {
+		return fmt.Errorf("cut the event log after its savepoint: %w", err)
 	}
 	return f.dropLog(cfg, s)
 }

@@ -7,6 +7,7 @@ import (
 )
 
 func TestStatus_Cluster(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	nodes := formThree(t, board)
 	follower := followerOf(t, nodes)
@@ -53,6 +54,7 @@ func TestStatus_Cluster(t *testing.T) {
 }
 
 func TestStatus_BeforeTheCluster(t *testing.T) {
+	t.Parallel()
 	board := newSwitchboard()
 	a := startMember(t, board, memberOptions{id: "a", expect: 3})
 	b := startMember(t, board, memberOptions{id: "b", expect: 3, join: a.seeds()})

@@ -18,9 +18,10 @@ import (
 // and the state derived from it. Views hold it; it is closed when the machine
 // and the last of them have released it.
 type generation struct {
-	dir   string
-	log   *eventlog.Log
-	index *index.Index
+	dir    string
+	logDir string
+	log    *eventlog.Log
+	index  *index.Index
 
 	refs       atomic.Int64
 	superseded atomic.Bool // an install replaced it: its folder goes once nobody reads it
@@ -67,7 +68,7 @@ func (m *Machine) openGeneration() (*generation, state, index.Savepoint, error) 
 			return fail(errors.Join(err, x.Close(), log.Close()))
 		}
 	}
-	g := &generation{dir: dir, log: log, index: x, fs: fs, logger: m.logger, closed: make(chan struct{})}
+	g := &generation{dir: dir, logDir: m.opts.Generations.LogDir(), log: log, index: x, fs: fs, logger: m.logger, closed: make(chan struct{})}
 	g.refs.Store(1)
 	if err := g.checkIdentity(&st); err != nil {
 		return fail(errors.Join(err, g.close()))

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	eventlog "cairn/log"
 	"cairn/snapshot"
 )
 
@@ -94,6 +95,9 @@ func (m *Machine) checkpoint(f *frozen) (snapshot.Manifest, error) {
 		})
 	}
 	active, length, err := f.gen.log.ActiveAt(sp.Position)
+	if err == nil && active != "" { // what is damaged here must not be given to others
+		err = eventlog.VerifyPrefix(fs, fs.PathJoin(f.gen.logDir, active), length)
+	}
 	man.Active = snapshot.File{Name: active, Size: length}
 	return man, err
 }

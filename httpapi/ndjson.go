@@ -63,6 +63,7 @@ func (s *Server) appendLines(x *exchange) error {
 	}()
 	x.about(s.opts.Waiter.Applied())
 	x.Header()["Content-Type"] = mediaLines
+	x.relax() // reading the lines may have taken longer than writing may
 	if !duplex {
 		return l.answerAtEnd(x)
 	}
@@ -235,10 +236,14 @@ func (l *lineup) forgetDone() {
 	if len(l.since) < 2*windowLines && len(l.newest) < l.sweep {
 		return
 	}
-	l.since = slices.DeleteFunc(l.since, (*pending).isDone)
-	maps.DeleteFunc(l.newest, func(_ string, p *pending) bool { return p.isDone() })
+	l.since = slices.DeleteFunc(l.since, (*pending).isDecided)
+	maps.DeleteFunc(l.newest, func(_ string, p *pending) bool { return p.isDecided() })
 	l.sweep = 2*len(l.newest) + 16<<10
 }
+
+// isDecided reports whether nobody has to know of a line any more: it is done,
+// and sending it again would not change anything.
+func (p *pending) isDecided() bool { return p.isDone() && !p.undone }
 
 func (p *pending) isDone() bool {
 	select {

@@ -45,26 +45,15 @@ func verifyFrames(f *file, t *trailer, table []byte) error {
 	k.hash = sum
 	var d decoder
 	for k.off < k.limit {
-		if err := k.enter(); err != nil {
+		offsets, err := verifyFrame(k, &d, &s)
+		if err != nil {
 			return err
 		}
-		if k.frame.first != s.last+1 || k.frame.time < s.lastTime && s.last >= s.base {
-			return k.damage(k.start, "frame does not follow the one before")
-		}
-		var offsets []uint32
-		for position := k.frame.first; k.left > 0; position++ {
-			at := k.off
-			r, err := k.record()
-			if err != nil {
-				return err
-			}
-			if err := verifyRecord(&d, r, position, k.frame.time); err != nil {
-				return corrupt(f.path, at, err)
-			}
-			if i := (position - t.first) * tableEntry; i >= uint64(len(table)) || int64(binary.LittleEndian.Uint32(table[i:])) != at {
+		for n, offset := range offsets {
+			i := (k.frame.first + uint64(n) - t.first) * tableEntry
+			if i >= uint64(len(table)) || int64(binary.LittleEndian.Uint32(table[i:])) != k.start+int64(offset) {
 				return k.damage(t.footer, "offsets of the footer do not match the records")
 			}
-			offsets = append(offsets, uint32(at-k.start))
 		}
 		s.add(&k.frame, offsets)
 	}
@@ -72,6 +61,60 @@ func verifyFrames(f *file, t *trailer, table []byte) error {
 	want.tableCRC = t.tableCRC
 	if want != *t {
 		return k.damage(t.footer, "footer does not match the frames")
+	}
+	return nil
+}
+
+// verifyFrame checks the next frame, which must follow the last one of s, and
+// returns where its records stand in it.
+func verifyFrame(k *walker, d *decoder, s *segment) ([]uint32, error) {
+	if err := k.enter(); err != nil {
+		return nil, err
+	}
+	if k.frame.first != s.last+1 || k.frame.time < s.lastTime && s.last >= s.base {
+		return nil, k.damage(k.start, "frame does not follow the one before")
+	}
+	var offsets []uint32
+	for position := k.frame.first; k.left > 0; position++ {
+		at := k.off
+		r, err := k.record()
+		if err != nil {
+			return nil, err
+		}
+		if err := verifyRecord(d, r, position, k.frame.time); err != nil {
+			return nil, corrupt(k.path, at, err)
+		}
+		offsets = append(offsets, uint32(at-k.start))
+	}
+	return offsets, nil
+}
+
+// VerifyPrefix checks the first size bytes of a segment as VerifySegment does a
+// sealed one: they must be its header and whole frames. Damage is a
+// *CorruptError.
+func VerifyPrefix(fs vfs.FS, path string, size int64) error {
+	base, ok := parseSegmentName(fs.PathBase(path))
+	if !ok {
+		return &CorruptError{File: path, Reason: "not the name of a segment"}
+	}
+	f, err := openFile(fs, path, base)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if size > f.size {
+		return &CorruptError{File: path, Offset: f.size, Reason: "the file ends too early"}
+	}
+	s := segment{base: base, last: base - 1, end: segmentHeaderSize}
+	k := f.frames(size)
+	defer k.release()
+	var d decoder
+	for k.off < k.limit {
+		offsets, err := verifyFrame(k, &d, &s)
+		if err != nil {
+			return err
+		}
+		s.add(&k.frame, offsets)
 	}
 	return nil
 }

@@ -150,6 +150,11 @@ func (s *Store) finishInstall(f *folder, in *install) error {
 			return err
 		}
 	}
+	if active := in.manifest.Active; active.Name != "" && s.o.VerifyActive != nil {
+		if err := s.o.VerifyActive(s.fs.PathJoin(in.dir, logName, active.Name), active.Size); err != nil {
+			return fmt.Errorf("verify a received segment: %w", err)
+		}
+	}
 	if err := WriteSavepoint(s.fs, in.dir, in.manifest.Index, in.manifest.Position); err != nil {
 		return err
 	}

@@ -42,6 +42,10 @@ type StoreOptions struct {
 	// VerifySegment checks a sealed segment completely and returns the hash in
 	// its footer, hex. It may be called while the log is in use.
 	VerifySegment func(path string) (hash string, err error)
+	// VerifyActive checks the first size bytes of a segment that is not sealed:
+	// a hash of bytes that were damaged before they were sent proves nothing. Nil
+	// trusts the sender.
+	VerifyActive func(path string, size int64) error
 	// Accept may refuse the manifest of a snapshot that another node sends, by
 	// its log id say, before anything is written. Nil accepts all.
 	Accept func(m *Manifest) error

@@ -67,7 +67,7 @@ func start(ctx context.Context, c *Config, logger *slog.Logger, fatal func(error
 	}
 	store, err := snapshot.NewStore(snapshot.StoreOptions{
 		FS: vfs.Default, Dir: n.dir.Snapshots(), Generations: generations,
-		VerifySegment: verifySegment, Accept: n.acceptManifest, OnError: fatal, Logger: logger,
+		VerifySegment: verifySegment, VerifyActive: verifyActive, Accept: n.acceptManifest, OnError: fatal, Logger: logger,
 	})
 	if err != nil {
 		return nil, err
@@ -154,6 +154,11 @@ func (n *node) acceptManifest(m *snapshot.Manifest) error {
 		return fmt.Errorf("snapshot as of index %d offered to a node that has applied index %d", m.Index, index)
 	}
 	return nil
+}
+
+// verifyActive checks the first bytes of a segment that is not sealed.
+func verifyActive(path string, size int64) error {
+	return eventlog.VerifyPrefix(vfs.Default, path, size)
 }
 
 // verifySegment checks a sealed segment wholly and returns its hash as text.
