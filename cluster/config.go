@@ -39,9 +39,9 @@ type Config struct {
 
 	SegmentSize int64 // bytes of a segment of the event log, if this node gives birth to it; 0 = 64 MiB
 
-	HeartbeatTimeout time.Duration // a follower that hears nothing for so long calls an election; 0 = 400 ms
-	ElectionTimeout  time.Duration // of a candidate; 0 = 400 ms
-	LeaseTimeout     time.Duration // a leader that hears no majority for so long steps down; 0 = 200 ms
+	HeartbeatTimeout time.Duration // a follower that hears nothing for so long calls an election; 0 = 500 ms
+	ElectionTimeout  time.Duration // of a candidate; 0 = 500 ms
+	LeaseTimeout     time.Duration // a leader that hears no majority for so long steps down; 0 = four fifths of HeartbeatTimeout
 	CommitTimeout    time.Duration // after which idle followers learn the commit index; 0 = 5 ms
 	StallTimeout     time.Duration // a write of Raft's log that takes longer ends the node; 0 = 15 s
 	ProposeTimeout   time.Duration // of Propose when its context has no deadline; 0 = 10 s
@@ -72,9 +72,9 @@ func (c Config) withDefaults() Config {
 			*d = v
 		}
 	}
-	def(&c.HeartbeatTimeout, 400*time.Millisecond)
+	def(&c.HeartbeatTimeout, 500*time.Millisecond)
 	def(&c.ElectionTimeout, c.HeartbeatTimeout)
-	def(&c.LeaseTimeout, c.HeartbeatTimeout/2)
+	def(&c.LeaseTimeout, c.HeartbeatTimeout*4/5)
 	def(&c.CommitTimeout, 5*time.Millisecond)
 	def(&c.StallTimeout, 15*time.Second)
 	def(&c.ProposeTimeout, 10*time.Second)
