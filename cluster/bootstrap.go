@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -85,6 +86,7 @@ func (m *membership) expect() int {
 // formLoop tries to form a cluster until this node is part of one.
 func (m *membership) formLoop(ctx context.Context) {
 	var told string
+	var at time.Time // of the last line: reasons may alternate quickly
 	for {
 		r := m.deps.raft()
 		if r.LastIndex() > 0 {
@@ -98,8 +100,8 @@ func (m *membership) formLoop(ctx context.Context) {
 		}
 		if !hasState(r) {
 			err := m.form(ctx, r)
-			if err != nil && err.Error() != told {
-				told = err.Error()
+			if err != nil && err.Error() != told && time.Since(at) > m.tune.leaderTick {
+				told, at = err.Error(), time.Now()
 				m.log.Info("no cluster yet", "reason", told)
 			}
 		}

@@ -19,14 +19,12 @@ type fixedMembers struct {
 	cfg  *Config
 	deps membershipDeps
 	list *addressBook
-	form bool
 }
 
 // addressBook is where the nodes of a test are; all its fixedMembers share it.
 type addressBook struct {
 	mu    sync.Mutex
 	addrs map[raft.ServerID]raft.ServerAddress
-	first []raft.Server // the servers that form the cluster
 }
 
 func (b *addressBook) get(id raft.ServerID) (raft.ServerAddress, bool) {
@@ -47,6 +45,7 @@ func (m *fixedMembers) start(context.Context) error {
 	return nil
 }
 func (m *fixedMembers) address(id raft.ServerID) (raft.ServerAddress, bool) { return m.list.get(id) }
+func (m *fixedMembers) tookPart() bool                                      { return true }
 func (m *fixedMembers) httpURL(id string) string                            { return "http://" + id }
 func (m *fixedMembers) clockStamp() int64                                   { return time.Now().UnixNano() }
 func (m *fixedMembers) leaderLoop(ctx context.Context)                      { <-ctx.Done() }
@@ -155,11 +154,6 @@ func (c *testCluster) leader() int {
 		return true
 	})
 	return found
-}
-
-// follower returns a node that does not lead.
-func (c *testCluster) follower() int {
-	return (c.leader() + 1) % len(c.nodes)
 }
 
 func (c *testCluster) stop(i int) {

@@ -186,6 +186,8 @@ type NetworkOptions struct {
 	Secret []byte
 	// LogID returns the identity of this node's log, "" before its birth.
 	LogID func() string
+	// MayVote says whether this node may answer a call for votes now; nil = always.
+	MayVote func() bool
 	// Address returns where a member is now.
 	Address func(id raft.ServerID) (raft.ServerAddress, bool)
 	Logger  *slog.Logger

@@ -202,6 +202,9 @@ func (m *membership) address(id raft.ServerID) (raft.ServerAddress, bool) {
 	return raft.ServerAddress(i.Raft), true
 }
 
+// tookPart says that this node agreed to form a cluster.
+func (m *membership) tookPart() bool { return m.former.tookPart() }
+
 // httpURL returns a member's HTTP address, "" if unknown.
 func (m *membership) httpURL(id string) string {
 	if id == m.cfg.NodeID {

@@ -44,6 +44,7 @@ type Node struct {
 	server  *peerServer
 	raft    *raft.Raft
 	members memberships
+	voters  atomic.Pointer[memberships] // members once it is there, for the goroutine that guards votes
 
 	views       *views
 	leadership  *leadership
@@ -114,7 +115,13 @@ func (n *Node) startNetwork(context.Context, raft.SnapshotStore) error {
 		NodeID: n.cfg.NodeID, Raft: n.cfg.Raft, Secret: n.cfg.Secret, Logger: n.logger,
 		LogID: n.sm.LogID, Address: n.memberAddress,
 	}
-	var err error
+	last, err := n.log.LastIndex()
+	if err != nil {
+		return err
+	}
+	if index, _ := n.sm.Durable(); last == 0 && index == 0 {
+		o.MayVote = n.mayVote
+	}
 	if n.cfg.Network != nil {
 		n.network, err = n.cfg.Network(o)
 	} else {
@@ -139,7 +146,21 @@ func (n *Node) startNetwork(context.Context, raft.SnapshotStore) error {
 		handover:      n.giveUpLeadership,
 	})
 	n.server.seal()
+	if err == nil {
+		n.voters.Store(&n.members)
+	}
 	return err
+}
+
+// mayVote keeps a node whose disk was empty at its start from voting before it
+// has entries. It may be a voter that was wiped and came back under its old id:
+// an empty log loses to every candidate's, and so might help one to win that
+// lacks what this node once acknowledged. Such a node is found out and ends, but
+// only after it has met the others. One that agreed to form a cluster may vote.
+func (n *Node) mayVote() bool {
+	last, err := n.log.LastIndex()
+	former := n.voters.Load()
+	return err == nil && last > 0 || former != nil && (*former).tookPart()
 }
 
 // startRaft starts Raft itself. It may apply entries before this returns.

@@ -14,21 +14,29 @@ import (
 // caughtUp is how many entries a non-voter may be behind to become a voter.
 const caughtUp = 64
 
+// tenure is what a leader remembers from round to round.
+type tenure struct {
+	near map[string]int  // rounds in a row in which a non-voter was close behind, by id
+	told map[change]bool // changes whose failure was logged
+}
+
 // leaderLoop keeps Raft's list of servers in step with the members, the clock
 // in bounds and the cluster version current, as long as this node leads.
 func (m *membership) leaderLoop(ctx context.Context) {
 	m.leading.Store(true)
 	defer m.leading.Store(false)
-	m.changer.forget()
-	near := map[string]int{}
+	if m.changer.forget(ctx) != nil {
+		return
+	}
+	memory := tenure{near: map[string]int{}, told: map[change]bool{}}
 	for {
 		seen := m.look(ctx)
 		if ctx.Err() != nil {
 			return
 		}
 		m.mindClock(ctx)
-		m.countNear(seen, near)
-		busy := m.reconcile(ctx, seen, near)
+		m.countNear(seen, memory.near)
+		busy := m.reconcile(ctx, seen, memory)
 		if err := m.raiseVersion(ctx, seen); err != nil && ctx.Err() == nil {
 			m.log.Warn("cluster version not raised", "error", err)
 		}
@@ -74,11 +82,11 @@ func (m *membership) countNear(seen sighting, near map[string]int) {
 // reconcile makes the changes that this round calls for, one after the other,
 // each planned from the list that the one before has left. It reports whether
 // more is likely to come soon.
-func (m *membership) reconcile(ctx context.Context, seen sighting, near map[string]int) (busy bool) {
+func (m *membership) reconcile(ctx context.Context, seen sighting, memory tenure) (busy bool) {
 	failed := map[change]bool{}
 	for ctx.Err() == nil {
 		list := servers(m.deps.raft())
-		next, ok := m.plan(list, seen, near, failed)
+		next, ok := m.plan(list, seen, memory.near, failed)
 		if !ok {
 			return slices.ContainsFunc(list, func(s raft.Server) bool {
 				return s.Suffrage != raft.Voter && seen.answers[string(s.ID)].ID != ""
@@ -86,7 +94,8 @@ func (m *membership) reconcile(ctx context.Context, seen sighting, near map[stri
 		}
 		if err := m.apply(ctx, next); err != nil {
 			failed[next] = true
-			if ctx.Err() == nil {
+			if ctx.Err() == nil && !memory.told[next] {
+				memory.told[next] = true
 				m.log.Warn("change of servers failed", "change", string(next.kind), "id", next.id, "error", err)
 			}
 			continue
@@ -211,16 +220,31 @@ type changer struct {
 
 func newChanger() *changer {
 	c := &changer{turn: make(chan struct{}, 1)}
-	c.turn <- struct{}{}
+	c.release()
 	return c
 }
 
+// take waits for the turn; release gives it back.
+func (c *changer) take(ctx context.Context) error {
+	select {
+	case <-c.turn:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (c *changer) release() { c.turn <- struct{}{} }
+
 // forget is called when leadership begins: another leader may have changed the
 // list since.
-func (c *changer) forget() {
-	<-c.turn
+func (c *changer) forget(ctx context.Context) error {
+	if err := c.take(ctx); err != nil {
+		return err
+	}
+	defer c.release()
 	c.last = 0
-	c.turn <- struct{}{}
+	return nil
 }
 
 // apply makes one change and returns when it is committed.
@@ -235,12 +259,10 @@ func (c *changer) forget() {
 func (m *membership) apply(ctx context.Context, c change) error {
 	ctx, cancel := context.WithTimeout(ctx, m.tune.change)
 	defer cancel()
-	select {
-	case <-m.changer.turn:
-	case <-ctx.Done():
-		return ctx.Err()
+	if err := m.changer.take(ctx); err != nil {
+		return err
 	}
-	defer func() { m.changer.turn <- struct{}{} }()
+	defer m.changer.release()
 	r := m.deps.raft()
 	var err error
 	if m.changer.last == 0 {

@@ -263,7 +263,7 @@ func TestReconcile_StaleChange(t *testing.T) {
 	if err := add("x"); err != nil {
 		t.Fatal(err)
 	}
-	if got := n.rf.GetConfiguration().(raft.ConfigurationFuture).Index(); got != 0 {
+	if got := n.rf.GetConfiguration().Index(); got != 0 {
 		t.Errorf("GetConfiguration knows the index %d: the change of nothing is no longer needed", got)
 	}
 	before := n.changer.last

@@ -22,7 +22,7 @@ var (
 )
 
 // ErrRemoved ends a node that was removed from the cluster.
-var ErrRemoved = errors.New("this node was removed from the cluster; to take part again it needs an empty data directory")
+var ErrRemoved = errors.New("this node was removed from the cluster; to take part again it needs an empty data directory and a new node id")
 
 // errNotLeader says that it must be tried again: by another node, or by this
 // one when it leads again. A removal can be repeated at any point.

@@ -21,6 +21,9 @@ type memberships interface {
 	// is called for every message to a peer and must neither block nor allocate
 	// much.
 	address(id raft.ServerID) (raft.ServerAddress, bool)
+	// tookPart says that this node agreed to form a cluster, so that it may be a
+	// voter although its log is empty.
+	tookPart() bool
 	// httpURL returns a member's advertised HTTP address, "" if unknown.
 	httpURL(id string) string
 	// clockStamp returns the leader's time in nanoseconds, at most 1 s above the

@@ -80,7 +80,7 @@ func openTCPNetwork(o NetworkOptions) (Network, error) {
 		conns:     make(map[net.Conn]struct{}),
 	}
 	n.raftConns, n.peerConns = newConnQueue(advertise), newConnQueue(advertise)
-	n.transport = &raftTransport{raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	n.transport = &raftTransport{NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		ServerAddressProvider: addressProvider{o.NodeID, advertise, o.Address},
 		Logger:                newRaftLogger(o.Logger, "raft-net"),
 		Stream:                raftStream{n.raftConns, n},
@@ -88,6 +88,13 @@ func openTCPNetwork(o NetworkOptions) (Network, error) {
 		MaxRPCsInFlight:       2,
 		Timeout:               raftTimeout,
 	})}
+	n.transport.calls = n.transport.NetworkTransport.Consumer()
+	if o.MayVote != nil {
+		guarded := make(chan raft.RPC)
+		in := n.transport.calls
+		n.transport.calls = guarded
+		n.running.Go(func() { guardVotes(in, guarded, o.MayVote, n.closed) })
+	}
 	n.client = newCallClient(n.dialPeer)
 	n.running.Go(n.accept)
 	return n, nil
@@ -96,7 +103,44 @@ func openTCPNetwork(o NetworkOptions) (Network, error) {
 // raftTransport keeps Raft from handling heartbeats beside its main goroutine,
 // where they change term and state under its feet (hashicorp/raft#695). The
 // concrete transport is embedded so that pre-vote and Close stay visible.
-type raftTransport struct{ *raft.NetworkTransport }
+type raftTransport struct {
+	*raft.NetworkTransport
+	calls <-chan raft.RPC // what Raft is to answer
+}
+
+// Consumer returns the calls of other nodes.
+func (t *raftTransport) Consumer() <-chan raft.RPC { return t.calls }
+
+var errMayNotVote = errors.New("this node has an empty disk and does not vote until it has entries")
+
+// guardVotes passes calls on, but refuses those for votes while mayVote says no.
+func guardVotes(in <-chan raft.RPC, out chan<- raft.RPC, mayVote func() bool, closed <-chan struct{}) {
+	for {
+		var rpc raft.RPC
+		select {
+		case rpc = <-in:
+		case <-closed:
+			return
+		}
+		switch rpc.Command.(type) {
+		case *raft.RequestVoteRequest:
+			if !mayVote() {
+				rpc.Respond(&raft.RequestVoteResponse{}, errMayNotVote)
+				continue
+			}
+		case *raft.RequestPreVoteRequest:
+			if !mayVote() {
+				rpc.Respond(&raft.RequestPreVoteResponse{}, errMayNotVote)
+				continue
+			}
+		}
+		select {
+		case out <- rpc:
+		case <-closed:
+			return
+		}
+	}
+}
 
 // SetHeartbeatHandler does nothing: heartbeats go the way of all messages.
 func (*raftTransport) SetHeartbeatHandler(func(raft.RPC)) {}
