@@ -23,12 +23,13 @@ type generation struct {
 	log    *eventlog.Log
 	index  *index.Index
 
-	refs       atomic.Int64
-	superseded atomic.Bool // an install replaced it: its folder goes once nobody reads it
-	fs         vfs.FS
-	logger     *slog.Logger
-	closed     chan struct{} // closed once all files are, with err set before
-	err        error
+	refs        atomic.Int64
+	superseded  atomic.Bool // an install replaced it: its folder goes once nobody reads it
+	fs          vfs.FS
+	generations *snapshot.Generations
+	logger      *slog.Logger
+	closed      chan struct{} // closed once all files are, with err set before
+	err         error
 }
 
 // openGeneration opens the current generation as of its savepoint.
@@ -68,7 +69,7 @@ func (m *Machine) openGeneration() (*generation, state, index.Savepoint, error) 
 			return fail(errors.Join(err, x.Close(), log.Close()))
 		}
 	}
-	g := &generation{dir: dir, logDir: m.opts.Generations.LogDir(), log: log, index: x, fs: fs, logger: m.logger, closed: make(chan struct{})}
+	g := &generation{dir: dir, logDir: m.opts.Generations.LogDir(), log: log, index: x, fs: fs, generations: m.opts.Generations, logger: m.logger, closed: make(chan struct{})}
 	g.refs.Store(1)
 	if err := g.checkIdentity(&st); err != nil {
 		return fail(errors.Join(err, g.close()))
@@ -112,7 +113,7 @@ func (g *generation) release() {
 		g.err = g.close()
 		if g.superseded.Load() {
 			// Nobody waits for this one. What can't be removed goes at the next start.
-			if g.err = errors.Join(g.err, g.fs.RemoveAll(g.dir)); g.err != nil {
+			if g.err = errors.Join(g.err, g.generations.Remove(g.fs.PathBase(g.dir))); g.err != nil {
 				g.logger.Warn("removing an old data generation", "dir", g.dir, "error", g.err)
 			}
 		}

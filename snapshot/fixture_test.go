@@ -293,7 +293,7 @@ func (n *node) restore() error {
 	if _, err := n.gens.Promote(m.Generation); err != nil {
 		return err
 	}
-	return n.gens.RemoveOld()
+	return removeOld(n.gens)
 }
 
 // read returns the stream of the newest snapshot, nil if there is none.
@@ -403,6 +403,23 @@ func (n *node) check(t testing.TB, generation string, m *model, installed bool, 
 	if meta.Index != snap.index+2 || meta.Term != 7 || meta.ConfigurationIndex != 3 || len(meta.Configuration.Servers) != 2 ||
 		manifest.Index != snap.index || manifest.Position != snap.position {
 		return fmt.Errorf("newest is %+v of %+v", meta, manifest)
+	}
+	return nil
+}
+
+// removeOld removes every generation before the current one, as a state machine
+// does that has none of them open.
+func removeOld(g *Generations) error {
+	names, err := list(g.fs, g.dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if n := generationNumber(name); n > 0 && n < generationNumber(g.Current()) {
+			if err := g.Remove(name); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -241,20 +241,14 @@ func (g *Generations) Promote(generation string) (dir string, err error) {
 	return g.Path(generation), nil
 }
 
-// RemoveOld removes the generations before the current one. The state machine
-// calls it once nothing of theirs is open any more; start-up does the rest.
-func (g *Generations) RemoveOld() error {
-	current := g.Current()
-	names, err := list(g.fs, g.dir)
-	if err != nil {
-		return fmt.Errorf("remove old generations: %w", err)
+// Remove removes a generation that an install has superseded. The state machine
+// calls it once nothing of it is open any more; start-up does the rest.
+func (g *Generations) Remove(generation string) error {
+	if generationNumber(generation) >= generationNumber(g.Current()) {
+		return fmt.Errorf("remove %q: it is not before the current generation", generation)
 	}
-	for _, name := range names {
-		if n := generationNumber(name); n > 0 && n < generationNumber(current) {
-			if err := g.fs.RemoveAll(g.Path(name)); err != nil {
-				return fmt.Errorf("remove %s: %w", name, err)
-			}
-		}
+	if err := g.fs.RemoveAll(g.Path(generation)); err != nil {
+		return fmt.Errorf("remove %s: %w", generation, err)
 	}
 	return nil
 }

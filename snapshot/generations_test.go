@@ -143,9 +143,9 @@ func TestGenerations_Promote(t *testing.T) {
 	if _, err := n.gens.Stage(); err == nil {
 		t.Error("two generations were staged")
 	}
-	must(t, n.gens.RemoveOld())
+	must(t, removeOld(n.gens))
 	if _, err := n.fs.Stat(n.gens.Path(generation)); err != nil {
-		t.Errorf("RemoveOld removed what is being staged: %v", err)
+		t.Errorf("removeOld removed what is being staged: %v", err)
 	}
 	if err := n.gens.Discard("gen-000001"); err == nil {
 		t.Error("the current generation was discarded")

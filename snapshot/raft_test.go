@@ -48,7 +48,7 @@ func (m *machine) Restore(r io.ReadCloser) error {
 	if _, err := m.node.gens.Promote(manifest.Generation); err != nil {
 		return err
 	}
-	if err := m.node.gens.RemoveOld(); err != nil {
+	if err := removeOld(m.node.gens); err != nil {
 		return err
 	}
 	m.mu.Lock()

@@ -19,7 +19,7 @@
 // Who calls: OpenGenerations first at start-up, NewStore next; Raft uses Store
 // as its raft.SnapshotStore; the state machine writes EncodeLocal to the sink in
 // Persist, and in Restore calls ReadManifest, Generations.Promote and, once the
-// old files are closed, Generations.RemoveOld. Store and Generations may be used
+// old files are closed, Generations.Remove. Store and Generations may be used
 // from any goroutine, a sink or a reader by one at a time.
 package snapshot
 

@@ -286,7 +286,7 @@ func TestStore_InstallOvertakesLocal(t *testing.T) {
 				must(t, err)
 			}
 			if after == "remove" {
-				must(t, n.gens.RemoveOld())
+				must(t, removeOld(n.gens))
 			}
 			if err := local.Close(); !errors.Is(err, ErrSuperseded) {
 				t.Errorf("Close = %v, want ErrSuperseded", err)
