@@ -47,8 +47,9 @@ func take(t *testing.T, m *Machine, s *snapshot.Store) {
 	}
 }
 
-// send gives the newest snapshot of one store to another machine, as Raft does.
-func send(t *testing.T, from, to *snapshot.Store, m *Machine) {
+// send gives the newest snapshot of one store to another, as Raft does, and
+// returns what Raft then gives to Restore.
+func send(t *testing.T, from, to *snapshot.Store) io.ReadCloser {
 	t.Helper()
 	metas, err := from.List()
 	if err != nil || len(metas) == 0 {
@@ -71,7 +72,13 @@ func send(t *testing.T, from, to *snapshot.Store, m *Machine) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := m.Restore(installed); err != nil {
+	return installed
+}
+
+// restore installs the newest snapshot of another machine's store.
+func restore(t *testing.T, from, to *snapshot.Store, m *Machine) {
+	t.Helper()
+	if err := m.Restore(send(t, from, to)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -88,15 +95,23 @@ func TestMachine_InstallsSnapshotOfAnother(t *testing.T) {
 	take(t, m1, s1)
 
 	before := m2.View(0) // stays readable while the generation under it is replaced
-	send(t, s1, s2, m2)
+	restore(t, s1, s2, m2)
 	expectEvents(t, m2, mod.events[:1+2*17])
 	if e, err := before.Event(3); err != nil || e.Position != 3 {
 		t.Errorf("an open view after the install: %+v, %v", e, err)
 	}
+	// Another install must not take away what it reads either.
+	outcomes(t, m1, logs[18:20])
+	m1.savepoint.settle()
+	take(t, m1, s1)
+	restore(t, s1, s2, m2)
+	if e, err := before.Event(2); err != nil || e.Position != 2 {
+		t.Errorf("an open view after the second install: %+v, %v", e, err)
+	}
 	before.Close()
 
 	// Both go on, and the one that was installed can be given to others too.
-	outcomes(t, m1, logs[18:])
+	outcomes(t, m1, logs[20:])
 	outcomes(t, m2, logs[10:])
 	expectEvents(t, m2, mod.events)
 	expectFilters(t, m2, mod.events)
@@ -107,7 +122,7 @@ func TestMachine_InstallsSnapshotOfAnother(t *testing.T) {
 	take(t, m2, s2)
 	fs3 := vfs.NewMem()
 	m3 := openMachine(t, fs3, small)
-	send(t, s2, openStore(t, fs3, m3), m3)
+	restore(t, s2, openStore(t, fs3, m3), m3)
 	expectEvents(t, m3, mod.events)
 	for _, m := range []*Machine{m1, m2, m3} {
 		if err := m.Close(); err != nil {
@@ -172,27 +187,7 @@ func TestMachine_RefusesOlderSnapshot(t *testing.T) {
 	outcomes(t, m1, logs[:8])
 	outcomes(t, m2, logs)
 	take(t, m1, s1)
-	metas, _ := s1.List()
-	meta, r, err := s1.Open(metas[0].ID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	sink, err := s2.Create(1, meta.Index, meta.Term, meta.Configuration, 1, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.Copy(sink, r); err != nil {
-		t.Fatal(err)
-	}
-	if err := sink.Close(); err != nil {
-		t.Fatal(err)
-	}
-	_, installed, err := s2.Open(sink.ID())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := m2.Restore(installed); err == nil || fatal == nil {
+	if err := m2.Restore(send(t, s1, s2)); err == nil || fatal == nil {
 		t.Errorf("Restore = %v, fatal = %v; want the node to stop", err, fatal)
 	}
 }
