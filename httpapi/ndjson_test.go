@@ -197,6 +197,34 @@ func TestNDJSON_NothingOvertakesAnUndecidedLine(t *testing.T) {
 	}
 }
 
+// What is forgotten of the lines before, so that a request may go on without
+// end, must not be that one of them is still open.
+func TestNDJSON_RemembersUndecidedLines(t *testing.T) {
+	store := newFakeStore()
+	store.set(func() {
+		store.hook = func(_ context.Context, a *event.Append) error {
+			if a.Events[0].Stream == "a" {
+				return errFakeNoLeader
+			}
+			return nil
+		}
+	})
+	ts := serve(t, store)
+	lines := []string{one("a")}
+	for i := range 4 * windowLines {
+		lines = append(lines, one(fmt.Sprint("b-", i)))
+	}
+	lines = append(lines, one("a"))
+	body := strings.Join(lines, "\n")
+	got := strings.Split(strings.TrimSpace(ts.do("POST", "/v1/append?on_error=continue", body, isLines).body), "\n")
+	if len(got) != len(lines) {
+		t.Fatalf("%d answers for %d lines", len(got), len(lines))
+	}
+	if last := got[len(got)-1]; !strings.Contains(last, `"status":424`) {
+		t.Errorf("after a line of its stream that was not decided: %s", last)
+	}
+}
+
 // Pipelined lines are under way together, and yet the lines of one stream, and
 // those with a query, happen in the order in which they were sent.
 func TestNDJSON_PipelineKeepsOrder(t *testing.T) {
