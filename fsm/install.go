@@ -86,7 +86,7 @@ func (m *Machine) checkpoint(f *frozen) (snapshot.Manifest, error) {
 		return snapshot.Manifest{}, err
 	}
 	man := snapshot.Manifest{
-		Format: snapshot.ManifestFormat, LogID: f.logID, Generation: fs.PathBase(f.gen.dir),
+		Format: snapshot.ManifestFormat, LogID: f.logID, Version: f.version, Generation: fs.PathBase(f.gen.dir),
 		Index: sp.Index, Position: sp.Position, State: name,
 	}
 	for _, seg := range f.gen.log.Sealed(sp.Position) {
@@ -120,6 +120,13 @@ func (m *Machine) install(manifest *snapshot.Manifest) error {
 	m.savepoint.settle()
 	if manifest.Generation == m.opts.Generations.Current() {
 		return fmt.Errorf("its data generation %s is in use already", manifest.Generation)
+	}
+	// An older program must refuse before it opens what it can't read.
+	if err := m.supports(manifest.Version); err != nil {
+		return err
+	}
+	if err := m.opts.RaiseVersion(manifest.Version); err != nil {
+		return fmt.Errorf("note cluster version %d: %w", manifest.Version, err)
 	}
 	if _, err := m.opts.Generations.Promote(manifest.Generation); err != nil {
 		return err

@@ -12,5 +12,5 @@ targets=$(grep -rEo --include='*_test.go' '^func Fuzz[A-Za-z0-9_]+' . | sed 's/:
 }
 while IFS=: read -r file target; do
   echo "fuzz: $target in $(dirname "$file") for $time"
-  go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" "$(dirname "$file")"
+  go test -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 1x "$(dirname "$file")"
 done <<<"$targets"

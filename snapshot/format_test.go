@@ -14,7 +14,7 @@ import (
 )
 
 var goldenManifest = &Manifest{
-	Format: 1, LogID: "log-1", Generation: "gen-000003", Index: 42, Position: 13,
+	Format: 1, LogID: "log-1", Version: 1, Generation: "gen-000003", Index: 42, Position: 13,
 	Segments:   []Segment{{Name: "00000000000000000001.seg", Base: 1, Last: 10, Size: 4096, Hash: strings.Repeat("0a", 32)}},
 	Active:     File{Name: "00000000000000000011.seg", Size: 300, Hash: strings.Repeat("1b", 32)},
 	State:      "checkpoint-42",
@@ -23,8 +23,8 @@ var goldenManifest = &Manifest{
 
 var golden = map[string]string{
 	"manifest": `cairn-manifest 1
-{"log_id":"log-1","generation":"gen-000003","index":42,"position":13,"segments":[{"name":"00000000000000000001.seg","base":1,"last":10,"size":4096,"hash":"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a"}],"active":{"name":"00000000000000000011.seg","size":300,"hash":"1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b"},"state":"checkpoint-42","state_files":[{"name":"000004.sst","size":5,"hash":"2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c"}]}
-sha256 6d74358058cc6313113e386f9d1f2c7a61084f078798063e29eae097962d302e
+{"log_id":"log-1","cluster_version":1,"generation":"gen-000003","index":42,"position":13,"segments":[{"name":"00000000000000000001.seg","base":1,"last":10,"size":4096,"hash":"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a"}],"active":{"name":"00000000000000000011.seg","size":300,"hash":"1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b1b"},"state":"checkpoint-42","state_files":[{"name":"000004.sst","size":5,"hash":"2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c2c"}]}
+sha256 8e9537e6c1228cca527965f40cb06951b9f744e3727e29f71ad599727a0d90fc
 `,
 	"meta": `cairn-meta 1
 {"version":1,"id":"7-44-5","index":44,"term":7,"servers":[{"id":"node-1","address":"127.0.0.1:7011","suffrage":0},{"id":"node-2","address":"127.0.0.1:7021","suffrage":1}],"configuration_index":3}

@@ -24,14 +24,15 @@ type Segment struct {
 // Manifest says of what a snapshot consists: a savepoint (A, P), the segments
 // of the log up to P, and a checkpoint of the state at P.
 type Manifest struct {
-	Format     int       `json:"-"`          // stands in the envelope; 0 is taken as ManifestFormat
-	LogID      string    `json:"log_id"`     // names the history
-	Generation string    `json:"generation"` // on the node that holds the snapshot
-	Index      uint64    `json:"index"`      // A: of the last command in the snapshot
-	Position   uint64    `json:"position"`   // P: of the last event in it
-	Segments   []Segment `json:"segments"`   // ascending, without gaps
-	Active     File      `json:"active"`     // the first Size bytes of the unsealed segment; Name "" if P ends a sealed one
-	State      string    `json:"state"`      // where the checkpoint was made, see StateName
+	Format     int       `json:"-"`               // stands in the envelope; 0 is taken as ManifestFormat
+	LogID      string    `json:"log_id"`          // names the history
+	Version    uint32    `json:"cluster_version"` // the forms that the snapshot's files may have
+	Generation string    `json:"generation"`      // on the node that holds the snapshot
+	Index      uint64    `json:"index"`           // A: of the last command in the snapshot
+	Position   uint64    `json:"position"`        // P: of the last event in it
+	Segments   []Segment `json:"segments"`        // ascending, without gaps
+	Active     File      `json:"active"`          // the first Size bytes of the unsealed segment; Name "" if P ends a sealed one
+	State      string    `json:"state"`           // where the checkpoint was made, see StateName
 	StateFiles []File    `json:"state_files"`
 }
 
