@@ -126,7 +126,9 @@ func TestGossip_CloseWithHangingSeed(t *testing.T) {
 func TestGossip_Farewell(t *testing.T) {
 	t.Parallel()
 	board := newSwitchboard()
-	slow := func(tune *tuning) { tune.probeInterval, tune.probeTimeout = time.Hour, time.Hour }
+	slow := func(tune *tuning) {
+		tune.probeInterval, tune.probeTimeout, tune.leave = time.Hour, time.Hour, memberDeadline
+	}
 	a := startMember(t, board, memberOptions{id: "a", tune: slow})
 	b := startMember(t, board, memberOptions{id: "b", join: a.seeds(), tune: slow})
 	eventually(t, "they see each other", func() bool { return len(a.roster.alive()) == 2 && len(b.roster.alive()) == 2 })

@@ -518,12 +518,26 @@ func leaderOf(nodes []*member) *member {
 	return nodes[at]
 }
 
-func followerOf(t *testing.T, nodes []*member) *member {
+func awaitLeader(t *testing.T, nodes []*member) *member {
 	t.Helper()
 	var leader *member
 	eventually(t, "a leader", func() bool { leader = leaderOf(nodes); return leader != nil })
-	at := slices.IndexFunc(nodes, func(n *member) bool { return n != leader })
-	return nodes[at]
+	return leader
+}
+
+func followerOf(t *testing.T, nodes []*member) *member {
+	t.Helper()
+	leader := awaitLeader(t, nodes)
+	return nodes[slices.IndexFunc(nodes, func(n *member) bool { return n != leader })]
+}
+
+// declare puts a removal into the log through whoever leads. The leader may
+// change meanwhile; twice is as good as once.
+func declare(t *testing.T, nodes []*member, id string) {
+	t.Helper()
+	eventually(t, "the removal in the log", func() bool {
+		return awaitLeader(t, nodes).declareRemoved(t.Context(), id) == nil
+	})
 }
 
 // firstList returns the entry at index 1 of a node, nil if there is none.

@@ -256,6 +256,10 @@ func (c *changer) forget(ctx context.Context) error {
 // latest. GetConfiguration does not tell the index (it is always 0 in v1.7.3):
 // only a change of our own does, so the first one of a leadership is a change of
 // nothing.
+//
+// The library changes a server's address under a lock and reads it without one,
+// for some of its log lines. It finds the same id before and after, so the worst
+// is a garbled line.
 func (m *membership) apply(ctx context.Context, c change) error {
 	ctx, cancel := context.WithTimeout(ctx, m.tune.change)
 	defer cancel()

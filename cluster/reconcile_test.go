@@ -121,7 +121,7 @@ func TestReconcile_FourthJoins(t *testing.T) {
 	nodes = append(nodes, d)
 	eventually(t, "d is a voter", func() bool { return oneCluster(nodes) })
 	var roles []string
-	leader := leaderOf(nodes)
+	leader := awaitLeader(t, nodes)
 	for i := uint64(1); i <= leader.rf.LastIndex(); i++ {
 		var l raft.Log
 		if leader.disk.logs.GetLog(i, &l) != nil || l.Type != raft.LogConfiguration {

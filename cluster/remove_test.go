@@ -6,8 +6,6 @@ import (
 	"testing"
 
 	"github.com/hashicorp/raft"
-
-	"cairn/event"
 )
 
 // without returns the nodes but one.
@@ -34,7 +32,7 @@ func TestRemove_StaysOut(t *testing.T) {
 	}
 	expectFatal(t, victim, ErrRemoved)
 	eventually(t, "it is on no list", func() bool { return offList(rest, victim.id) })
-	leader := leaderOf(rest)
+	leader := awaitLeader(t, rest)
 	if i, ok := leader.roster.get(victim.id); !ok || !i.alive {
 		t.Error("the removed node is not in gossip: the test shows nothing")
 	}
@@ -86,8 +84,7 @@ func TestRemove_TheLeader(t *testing.T) {
 	t.Parallel()
 	board := newSwitchboard()
 	nodes := formThree(t, board)
-	followerOf(t, nodes)
-	victim := leaderOf(nodes)
+	victim := awaitLeader(t, nodes)
 	rest := without(nodes, victim)
 	if err := victim.remove(t.Context(), victim.id); err != nil {
 		t.Fatalf("remove: %v", err)
@@ -106,7 +103,7 @@ func TestRemove_Refused(t *testing.T) {
 	if err := follower.remove(t.Context(), "nobody"); !errors.Is(err, ErrUnknownMember) {
 		t.Errorf("unknown member through a follower: %v", err)
 	}
-	if err := leaderOf(nodes).remove(t.Context(), "nobody"); !errors.Is(err, ErrUnknownMember) {
+	if err := awaitLeader(t, nodes).remove(t.Context(), "nobody"); !errors.Is(err, ErrUnknownMember) {
 		t.Errorf("unknown member: %v", err)
 	}
 	follower.stop(t, false)
@@ -119,7 +116,7 @@ func TestRemove_Refused(t *testing.T) {
 	if err := other.remove(t.Context(), follower.id); err != nil {
 		t.Errorf("the dead one: %v", err)
 	}
-	leader := leaderOf(rest)
+	leader := awaitLeader(t, rest)
 	if err := leader.remove(t.Context(), other.id); err != nil {
 		t.Errorf("one of two: %v", err)
 	}
@@ -140,13 +137,7 @@ func TestRemove_FinishedByTheNext(t *testing.T) {
 	victim := followerOf(t, nodes)
 	rest := without(nodes, victim)
 	victim.stop(t, false)
-	c, err := event.SystemCommand(event.StreamMembers, event.TypeMemberRemoved, event.MemberRemoved{NodeID: victim.id})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := leaderOf(rest).propose(t.Context(), c); err != nil {
-		t.Fatal(err)
-	}
+	declare(t, rest, victim.id)
 	eventually(t, "it is taken off the list", func() bool { return offList(rest, victim.id) })
 }
 
