@@ -14,9 +14,9 @@ import (
 // Every connection between nodes opens with a hello. Integers are
 // little-endian, a text is its length in one byte and its bytes.
 //
-//	dialer → acceptor   ┌──────────┬─────────────┬─────────┬──────────┬────────┬──────────┐
-//	                    │ magic 6B │ version u16 │ kind u8 │ flags u8 │ log id │ nonce 16B│
-//	                    └──────────┴─────────────┴─────────┴──────────┴────────┴──────────┘
+//	dialer → acceptor   ┌──────────┬─────────────┬─────────┬──────────┬────────┬─────────┬──────────┐
+//	                    │ magic 6B │ version u16 │ kind u8 │ flags u8 │ log id │ node id │ nonce 16B│
+//	                    └──────────┴─────────────┴─────────┴──────────┴────────┴─────────┴──────────┘
 //	acceptor → dialer   ┌──────────┬─────────────┬───────────┬─────────┬──────────┬──────────┐
 //	                    │ magic 6B │ version u16 │ status u8 │ message │ nonce 16B│ proof 32B│
 //	                    └──────────┴─────────────┴───────────┴─────────┴──────────┴──────────┘
@@ -24,8 +24,13 @@ import (
 //	dialer → acceptor   │ proof 32B │
 //	acceptor → dialer   │ status u8 │
 //
-// The log id may be empty, before a log's birth. Flag bit 0: the dialer has a
-// secret. A proof is HMAC-SHA256 under the cluster secret over who proves, the
+// The log id may be empty, before a log's birth. The node id is that of the node
+// which the dialer means, empty for whoever is there; another one refuses. Raft's
+// library sends a voter's messages to an address and nothing in them says whom
+// they are for: without this a node whose disk was wiped, back under a new id at
+// its old address, would be counted, and would vote, as the voter it was.
+//
+// Flag bit 0: the dialer has a secret. A proof is HMAC-SHA256 under the cluster secret over who proves, the
 // dialer's whole message and both nonces, so each side shows that it knows the
 // secret without showing it, and no answer can be used twice; without a secret
 // it is zero. The hello authenticates the peer; it does not encrypt what
@@ -58,6 +63,7 @@ var errRefused = errors.New("connection refused by the other node")
 type identity struct {
 	logID  string
 	secret []byte
+	node   string // of the acceptor, who it is; of the dialer, whom it means
 }
 
 func proof(secret []byte, who string, hello, nonce []byte) []byte {
@@ -88,6 +94,7 @@ func dialHello(conn io.ReadWriter, kind connKind, id identity) error {
 		hello[helloHead-1] = flagSecret
 	}
 	hello = append(append(hello, byte(len(id.logID))), id.logID...)
+	hello = append(append(hello, byte(len(id.node))), id.node...)
 	hello = appendNonce(hello)
 	if _, err := conn.Write(hello); err != nil {
 		return fmt.Errorf("send hello: %w", err)
@@ -145,7 +152,12 @@ func acceptHello(conn io.ReadWriter, id identity) (connKind, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read hello: %w", err)
 	}
+	node, err := readText(conn)
+	if err != nil {
+		return 0, fmt.Errorf("read hello: %w", err)
+	}
 	hello = append(append(hello, byte(len(logID))), logID...)
+	hello = append(append(hello, byte(len(node))), node...)
 	nonce := make([]byte, nonceSize)
 	if _, err := io.ReadFull(conn, nonce); err != nil {
 		return 0, fmt.Errorf("read hello: %w", err)
@@ -160,6 +172,8 @@ func acceptHello(conn io.ReadWriter, id identity) (connKind, error) {
 		return 0, refuse(conn, fmt.Sprintf("connections of kind %d are unknown", kind))
 	case logID != "" && id.logID != "" && logID != id.logID:
 		return 0, refuse(conn, fmt.Sprintf("it is of log %s, you are of log %s", id.logID, logID))
+	case node != "" && node != id.node:
+		return 0, refuse(conn, fmt.Sprintf("it is node %s, you mean %s", id.node, node))
 	case secret && len(id.secret) == 0:
 		return 0, refuse(conn, "it was given no cluster secret")
 	case !secret && len(id.secret) > 0:

@@ -43,10 +43,12 @@ func TestHello(t *testing.T) {
 		{"newcomer", identity{}, identity{logID: "a"}, ""},
 		{"asked by an older one", identity{logID: "a"}, identity{}, ""},
 		{"other log", identity{logID: "a"}, identity{logID: "b"}, "it is of log b, you are of log a"},
-		{"same secret", identity{"a", secret}, identity{"a", secret}, ""},
-		{"no secret", identity{}, identity{"", secret}, "it asks for a cluster secret"},
-		{"secret for nothing", identity{"", secret}, identity{}, "it was given no cluster secret"},
-		{"other secret", identity{"", secret}, identity{"", other}, "another cluster secret"},
+		{"same secret", identity{logID: "a", secret: secret}, identity{logID: "a", secret: secret}, ""},
+		{"no secret", identity{}, identity{secret: secret}, "it asks for a cluster secret"},
+		{"secret for nothing", identity{secret: secret}, identity{}, "it was given no cluster secret"},
+		{"the node that is meant", identity{node: "x"}, identity{node: "x"}, ""},
+		{"another node at the address", identity{node: "x"}, identity{node: "y"}, "it is node y, you mean x"},
+		{"other secret", identity{secret: secret}, identity{secret: other}, "another cluster secret"},
 	}
 	for _, tt := range tests {
 		for _, kind := range []connKind{connRaft, connPeer} {
@@ -77,7 +79,7 @@ func TestHello_ForgedProof(t *testing.T) {
 		_, err := acceptHello(b, identity{secret: []byte("secret")})
 		done <- err
 	}()
-	hello := append([]byte(helloMagic), 1, 0, byte(connPeer), flagSecret, 0)
+	hello := append([]byte(helloMagic), 1, 0, byte(connPeer), flagSecret, 0, 0)
 	hello = appendNonce(hello)
 	if _, err := a.Write(hello); err != nil {
 		t.Fatal(err)
@@ -102,7 +104,7 @@ func TestHello_OtherVersion(t *testing.T) {
 	a, b := net.Pipe()
 	defer a.Close()
 	go func() { _, _ = acceptHello(b, identity{}); _ = b.Close() }()
-	hello := append([]byte(helloMagic), 0, 0, byte(connPeer), 0, 0)
+	hello := append([]byte(helloMagic), 0, 0, byte(connPeer), 0, 0, 0)
 	binary.LittleEndian.PutUint16(hello[len(helloMagic):], protocolVersion+1)
 	if _, err := a.Write(appendNonce(hello)); err != nil {
 		t.Fatal(err)
@@ -120,17 +122,17 @@ func TestHello_Form(t *testing.T) {
 		io.Reader
 		io.Writer
 	}{strings.NewReader(""), &sent}
-	_ = dialHello(conn, connRaft, identity{logID: "log", secret: []byte("s")})
+	_ = dialHello(conn, connRaft, identity{logID: "log", node: "n", secret: []byte("s")})
 	got := sent.Bytes()
-	want := "CAIRN\x00\x01\x00\x01\x01\x03log"
+	want := "CAIRN\x00\x01\x00\x01\x01\x03log\x01n"
 	if !bytes.HasPrefix(got, []byte(want)) || len(got) != len(want)+nonceSize {
 		t.Errorf("hello %q", got)
 	}
 }
 
 func FuzzHello(f *testing.F) {
-	f.Add([]byte("CAIRN\x00\x01\x00\x01\x00\x03log0123456789abcdef"), false)
-	f.Add([]byte("CAIRN\x00\x01\x00\x02\x01\x000123456789abcdef"), true)
+	f.Add([]byte("CAIRN\x00\x01\x00\x01\x00\x03log\x000123456789abcdef"), false)
+	f.Add([]byte("CAIRN\x00\x01\x00\x02\x01\x00\x000123456789abcdef"), true)
 	f.Fuzz(func(t *testing.T, b []byte, secret bool) {
 		id := identity{}
 		if secret {

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -81,13 +83,12 @@ func openTCPNetwork(o NetworkOptions) (Network, error) {
 	}
 	n.raftConns, n.peerConns = newConnQueue(advertise), newConnQueue(advertise)
 	n.transport = &raftTransport{NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-		ServerAddressProvider: addressProvider{o.NodeID, advertise, o.Address},
-		Logger:                newRaftLogger(o.Logger, "raft-net"),
-		Stream:                raftStream{n.raftConns, n},
-		MaxPool:               raftPool,
-		MaxRPCsInFlight:       2,
-		Timeout:               raftTimeout,
-	})}
+		Logger:          newRaftLogger(o.Logger, "raft-net"),
+		Stream:          raftStream{n.raftConns, n},
+		MaxPool:         raftPool,
+		MaxRPCsInFlight: 2,
+		Timeout:         raftTimeout,
+	}), address: o.Address}
 	n.transport.calls = n.transport.NetworkTransport.Consumer()
 	if o.MayVote != nil {
 		guarded := make(chan raft.RPC)
@@ -101,11 +102,14 @@ func openTCPNetwork(o NetworkOptions) (Network, error) {
 }
 
 // raftTransport keeps Raft from handling heartbeats beside its main goroutine,
-// where they change term and state under its feet (hashicorp/raft#695). The
-// concrete transport is embedded so that pre-vote and Close stay visible.
+// where they change term and state under its feet (hashicorp/raft#695). And it
+// sends each message to where gossip has the server now, with the server's id in
+// the address, so that any other node there refuses the connection. The concrete
+// transport is embedded so that Close stays visible.
 type raftTransport struct {
 	*raft.NetworkTransport
-	calls <-chan raft.RPC // what Raft is to answer
+	address func(raft.ServerID) (raft.ServerAddress, bool)
+	calls   <-chan raft.RPC // what Raft is to answer
 }
 
 // Consumer returns the calls of other nodes.
@@ -145,34 +149,58 @@ func guardVotes(in <-chan raft.RPC, out chan<- raft.RPC, mayVote func() bool, cl
 // SetHeartbeatHandler does nothing: heartbeats go the way of all messages.
 func (*raftTransport) SetHeartbeatHandler(func(raft.RPC)) {}
 
+// at returns a server's id and address in the form that raftStream dials.
+func (t *raftTransport) at(id raft.ServerID, listed raft.ServerAddress) raft.ServerAddress {
+	if addr, ok := t.address(id); ok {
+		listed = addr
+	}
+	return raft.ServerAddress(string(id) + "@" + string(listed))
+}
+
+// AppendEntriesPipeline opens a pipeline to a server, as the methods below send
+// it one message.
+func (t *raftTransport) AppendEntriesPipeline(id raft.ServerID, target raft.ServerAddress) (raft.AppendPipeline, error) {
+	return t.NetworkTransport.AppendEntriesPipeline(id, t.at(id, target))
+}
+
+// AppendEntries sends entries or a heartbeat.
+func (t *raftTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	return t.NetworkTransport.AppendEntries(id, t.at(id, target), args, resp)
+}
+
+// RequestVote asks for a vote.
+func (t *raftTransport) RequestVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestVoteRequest, resp *raft.RequestVoteResponse) error {
+	return t.NetworkTransport.RequestVote(id, t.at(id, target), args, resp)
+}
+
+// RequestPreVote asks whether it would be given.
+func (t *raftTransport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	return t.NetworkTransport.RequestPreVote(id, t.at(id, target), args, resp)
+}
+
+// InstallSnapshot sends a snapshot.
+func (t *raftTransport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	return t.NetworkTransport.InstallSnapshot(id, t.at(id, target), args, resp, data)
+}
+
+// TimeoutNow tells a server to call an election.
+func (t *raftTransport) TimeoutNow(id raft.ServerID, target raft.ServerAddress, args *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
+	return t.NetworkTransport.TimeoutNow(id, t.at(id, target), args, resp)
+}
+
 // raftStream gives the library's transport its connections.
 type raftStream struct {
 	*connQueue
 	net *tcpNetwork
 }
 
+// Dial connects to the server of an id@host:port.
 func (s raftStream) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	return s.net.dial(context.Background(), string(addr), connRaft, min(timeout, dialTimeout))
-}
-
-// addressProvider tells the transport where a server is now. Votes are kept by
-// address, so a node's own is always the one it advertises.
-type addressProvider struct {
-	self    string
-	own     tcpAddr
-	address func(raft.ServerID) (raft.ServerAddress, bool)
-}
-
-var errNoAddress = errors.New("no address known from gossip")
-
-func (p addressProvider) ServerAddr(id raft.ServerID) (raft.ServerAddress, error) {
-	if string(id) == p.self {
-		return raft.ServerAddress(p.own), nil
+	cut := strings.LastIndexByte(string(addr), '@')
+	if cut < 0 {
+		return nil, fmt.Errorf("address %s does not say whose it is", addr)
 	}
-	if addr, ok := p.address(id); ok {
-		return addr, nil
-	}
-	return "", errNoAddress
+	return s.net.dial(context.Background(), string(addr[cut+1:]), string(addr[:cut]), connRaft, min(timeout, dialTimeout))
 }
 
 // Transport is what Raft talks through.
@@ -214,16 +242,16 @@ func (n *tcpNetwork) Close() error {
 	return err
 }
 
-func (n *tcpNetwork) identity() identity {
-	return identity{logID: n.opts.LogID(), secret: n.opts.Secret}
+func (n *tcpNetwork) identity(node string) identity {
+	return identity{logID: n.opts.LogID(), secret: n.opts.Secret, node: node}
 }
 
 func (n *tcpNetwork) dialPeer(ctx context.Context, addr string) (net.Conn, error) {
-	return n.dial(ctx, addr, connPeer, dialTimeout)
+	return n.dial(ctx, addr, "", connPeer, dialTimeout)
 }
 
-// dial opens a connection to another node.
-func (n *tcpNetwork) dial(ctx context.Context, addr string, kind connKind, timeout time.Duration) (net.Conn, error) {
+// dial opens a connection to the node of an id, "" = to whoever is there.
+func (n *tcpNetwork) dial(ctx context.Context, addr, node string, kind connKind, timeout time.Duration) (net.Conn, error) {
 	d := net.Dialer{Timeout: timeout}
 	raw, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
@@ -236,7 +264,7 @@ func (n *tcpNetwork) dial(ctx context.Context, addr string, kind connKind, timeo
 	if err := conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	if err := dialHello(conn, kind, n.identity()); err != nil {
+	if err := dialHello(conn, kind, n.identity(node)); err != nil {
 		n.opts.Logger.Debug("hello refused", "address", addr, "error", err)
 		return nil, errors.Join(fmt.Errorf("dial %s: %w", addr, err), conn.Close())
 	}
@@ -291,7 +319,7 @@ func (n *tcpNetwork) acceptHello(conn net.Conn) (connKind, error) {
 	if err := conn.SetDeadline(time.Now().Add(helloTimeout)); err != nil {
 		return 0, err
 	}
-	kind, err := acceptHello(conn, n.identity())
+	kind, err := acceptHello(conn, n.identity(n.opts.NodeID))
 	if err != nil {
 		return 0, err
 	}

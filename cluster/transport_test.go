@@ -52,7 +52,7 @@ func TestTransport_NoHeartbeatShortcut(t *testing.T) {
 	done := make(chan error, 1)
 	go func() {
 		args := raft.AppendEntriesRequest{RPCHeader: raft.RPCHeader{Addr: []byte("x"), ID: []byte("x")}, Term: 1}
-		done <- client.Transport().AppendEntries("s", raft.ServerAddress(addrOf(server)), &args, &raft.AppendEntriesResponse{})
+		done <- client.Transport().AppendEntries("me", raft.ServerAddress(addrOf(server)), &args, &raft.AppendEntriesResponse{})
 	}()
 	select {
 	case <-short:
@@ -74,17 +74,39 @@ func TestTransport_NoHeartbeatShortcut(t *testing.T) {
 }
 
 // A server is where gossip says, at the address in Raft's list only if gossip
-// does not know it; a node's own address, by which votes are kept, is always
-// the one it advertises.
+// does not know it.
 func TestTransport_Addresses(t *testing.T) {
-	book := map[raft.ServerID]raft.ServerAddress{"known": "new:1", "me": "gossip:1"}
+	book := map[raft.ServerID]raft.ServerAddress{"known": "new:1"}
 	n := newTestNetwork(t, func(o *NetworkOptions) {
 		o.Raft.Advertise = "advertised:7"
 		o.Address = func(id raft.ServerID) (raft.ServerAddress, bool) { a, ok := book[id]; return a, ok }
 	})
-	for id, want := range map[raft.ServerID]string{"known": "new:1", "unknown": "listed:1", "me": "advertised:7"} {
-		if got := string(n.transport.EncodePeer(id, "listed:1")); got != want {
+	for id, want := range map[raft.ServerID]string{"known": "known@new:1", "unknown": "unknown@listed:1", "a@b": "a@b@listed:1"} {
+		if got := string(n.transport.at(id, "listed:1")); got != want {
 			t.Errorf("%s is at %s, want %s", id, got, want)
+		}
+	}
+	if got := string(n.transport.EncodePeer("me", n.transport.LocalAddr())); got != "advertised:7" { // votes are kept by it
+		t.Errorf("own address is %s", got)
+	}
+}
+
+// Raft's messages to a server reach nobody else at its address.
+func TestTransport_OtherNodeAtTheAddress(t *testing.T) {
+	server, client := newTestNetwork(t, nil), newTestNetwork(t, nil)
+	target := raft.ServerAddress(addrOf(server))
+	tr := client.Transport().(*raftTransport)
+	_, pipeline := tr.AppendEntriesPipeline("x", target)
+	for name, err := range map[string]error{
+		"pipeline": pipeline,
+		"entries":  tr.AppendEntries("x", target, &raft.AppendEntriesRequest{}, &raft.AppendEntriesResponse{}),
+		"vote":     tr.RequestVote("x", target, &raft.RequestVoteRequest{}, &raft.RequestVoteResponse{}),
+		"pre-vote": tr.RequestPreVote("x", target, &raft.RequestPreVoteRequest{}, &raft.RequestPreVoteResponse{}),
+		"snapshot": tr.InstallSnapshot("x", target, &raft.InstallSnapshotRequest{}, &raft.InstallSnapshotResponse{}, strings.NewReader("")),
+		"timeout":  tr.TimeoutNow("x", target, &raft.TimeoutNowRequest{}, &raft.TimeoutNowResponse{}),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "it is node me, you mean x") {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }
