@@ -73,8 +73,9 @@ func (p *persister) Release() {
 }
 
 // checkpoint makes hard links of the state as of the savepoint just committed,
-// and describes what belongs to it; the snapshot store adds the hashes. It runs on the savepoint's goroutine,
-// so that no other savepoint is committed meanwhile.
+// and describes what belongs to it; the snapshot store adds the hashes. It runs
+// on the savepoint's goroutine, so that no other savepoint is committed
+// meanwhile.
 func (m *Machine) checkpoint(f *frozen) (snapshot.Manifest, error) {
 	fs, sp := m.opts.FS, f.savepoint
 	name := snapshot.StateName(sp.Index)

@@ -133,16 +133,10 @@ func (s *Server) readVersion(x *exchange) error {
 
 // one answers with one event.
 func (s *Server) one(x *exchange, find func(View) (event.Event, error)) error {
-	p := x.params(consistency...)
-	q := p.reading()
-	if p.err != nil {
-		return p.err
-	}
-	at, err := s.settle(x.r.Context(), q)
+	at, err := s.asOf(x)
 	if err != nil {
 		return err
 	}
-	x.about(at)
 	e, err := func() (event.Event, error) {
 		v := s.opts.Reads.View(at)
 		defer v.Close()
@@ -179,16 +173,10 @@ func (s *Server) headStream(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	p := x.params(consistency...)
-	q := p.reading()
-	if p.err != nil {
-		return p.err
-	}
-	at, err := s.settle(x.r.Context(), q)
+	at, err := s.asOf(x)
 	if err != nil {
 		return err
 	}
-	x.about(at)
 	version, err := s.version(name, at)
 	if err != nil {
 		return err
@@ -289,4 +277,19 @@ func firstOf(errs ...error) error {
 		}
 	}
 	return nil
+}
+
+// asOf returns the position that a read with no parameters but those about
+// consistency is answered as of, and says so in the answer's header.
+func (s *Server) asOf(x *exchange) (uint64, error) {
+	p := x.params(consistency...)
+	q := p.reading()
+	if p.err != nil {
+		return 0, p.err
+	}
+	at, err := s.settle(x.r.Context(), q)
+	if err == nil {
+		x.about(at)
+	}
+	return at, err
 }
