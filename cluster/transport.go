@@ -287,22 +287,23 @@ func (n *tcpNetwork) accept() {
 		}
 		select {
 		case n.hellos <- struct{}{}:
-			n.running.Go(func() {
-				defer func() { <-n.hellos }()
-				n.welcome(raw)
-			})
+			n.running.Go(func() { n.welcome(raw) })
 		default:
 			_ = raw.Close() // too many are opening: a flood or an attack
 		}
 	}
 }
 
+// welcome does the hello of a connection, whose place among the opening ones it
+// gives back before the other side can learn how it ended.
 func (n *tcpNetwork) welcome(raw net.Conn) {
 	conn, err := n.track(raw)
 	if err != nil {
+		<-n.hellos
 		return
 	}
 	kind, err := n.acceptHello(conn)
+	<-n.hellos
 	if err != nil {
 		n.opts.Logger.Debug("connection refused", "from", raw.RemoteAddr().String(), "error", err)
 		_ = conn.Close()
