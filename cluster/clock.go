@@ -26,7 +26,8 @@ const (
 // from there on it is taken to run as fast as our monotonic clock, so that a
 // step of our own wall clock moves neither the samples nor the bound.
 type clock struct {
-	now   func() time.Time // with its monotonic part
+	now   func() time.Time // what the wall clock shows
+	mono  func() time.Time // for its monotonic part
 	bound atomic.Pointer[bound]
 
 	mu      sync.Mutex
@@ -48,7 +49,7 @@ type bound struct {
 }
 
 func newClock(now func() time.Time) *clock {
-	return &clock{now: now, samples: map[string]sample{}}
+	return &clock{now: now, mono: now, samples: map[string]sample{}}
 }
 
 // known says that the clocks of a majority have been read once.
@@ -58,14 +59,14 @@ func (c *clock) known() bool { return c.bound.Load() != nil }
 // long as no majority of clocks is known it returns 0, which the state machine
 // takes as "the time of the event before": a wrong stamp could not be undone.
 func (c *clock) stamp() int64 {
-	b, now := c.bound.Load(), c.now()
+	b, now := c.bound.Load(), c.now().UnixNano()
 	switch {
 	case b == nil:
 		return 0
 	case b.alone:
-		return now.UnixNano()
+		return now
 	}
-	return min(now.UnixNano(), b.median+int64(now.Sub(b.at)+maxAhead))
+	return min(now, b.median+int64(c.mono().Sub(b.at)+maxAhead))
 }
 
 // update takes in the answers of a round.
@@ -75,7 +76,7 @@ func (c *clock) update(voters []string, self string, answers map[string]answer) 
 	for id, a := range answers {
 		c.samples[id] = sample{at: a.at, clock: a.Clock + int64(a.trip/2)}
 	}
-	now := c.now()
+	now, own := c.mono(), c.now().UnixNano()
 	maps.DeleteFunc(c.samples, func(_ string, s sample) bool { return now.Sub(s.at) > sampleAge })
 	if len(voters) == 1 && voters[0] == self {
 		c.bound.Store(&bound{at: now, alone: true})
@@ -85,7 +86,7 @@ func (c *clock) update(voters []string, self string, answers map[string]answer) 
 	var clocks []int64
 	for _, id := range voters {
 		if id == self {
-			clocks = append(clocks, now.UnixNano())
+			clocks = append(clocks, own)
 		} else if s, ok := c.samples[id]; ok {
 			clocks = append(clocks, s.clock+int64(now.Sub(s.at)))
 		}
@@ -95,7 +96,7 @@ func (c *clock) update(voters []string, self string, answers map[string]answer) 
 	}
 	b := &bound{at: now, median: median(clocks)}
 	c.bound.Store(b)
-	if now.UnixNano()-b.median > int64(maxAhead) {
+	if own-b.median > int64(maxAhead) {
 		c.ahead++
 	} else {
 		c.ahead = 0

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -51,15 +52,18 @@ type Config struct {
 	CacheBytes    int64 // newest entries kept in memory; 0 = 64 MiB
 	QueueAppends  int   // appends that may wait to be proposed or forwarded; 0 = 16,384
 	QueueBytes    int64 // the same in bytes; 0 = 64 MiB
-	InFlight      int   // entries proposed but not yet applied; 0 = 2
+	InFlight      int   // entries proposed but not yet applied; 0 = 1
 
 	Logger     *slog.Logger
 	OnFatal    func(error)           // called once, when the process must end at once: see doc.go
 	Registerer prometheus.Registerer // nil = no metrics
 
-	// Network and Stores replace TCP and files; nil = the real ones.
-	Network func(NetworkOptions) (Network, error)
-	Stores  *Stores
+	// What a simulation puts in the place of TCP, UDP, files and the wall clock;
+	// nil = the real ones.
+	Network     func(NetworkOptions) (Network, error)
+	GossipNet   func() (memberlist.NodeAwareTransport, error)
+	Stores      *Stores
+	ClockOffset func() time.Duration // how far this node's wall clock is off
 
 	// members replaces the membership half in tests.
 	members func(*Config, membershipDeps) (memberships, error)
@@ -89,13 +93,16 @@ func (c Config) withDefaults() Config {
 	size(&c.CacheBytes, 64<<20)
 	size(&c.QueueBytes, 64<<20)
 	c.QueueAppends = cmp.Or(c.QueueAppends, 16<<10)
-	c.InFlight = cmp.Or(c.InFlight, 2)
+	c.InFlight = cmp.Or(c.InFlight, 1)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.members == nil {
 		c.members = func(cfg *Config, deps membershipDeps) (memberships, error) {
 			m, err := newMembership(cfg, deps)
+			if err == nil {
+				err = m.replaceParts()
+			}
 			if err != nil {
 				return nil, err // a nil of the interface, which a nil *membership is not
 			}
@@ -193,8 +200,25 @@ type NetworkOptions struct {
 	Logger  *slog.Logger
 }
 
-// Stores are Raft's stores. A node that is given them never closes them.
+// Stores are what a node keeps beside the log of events. A node that is given
+// them never closes them.
 type Stores struct {
 	Log    raft.LogStore
 	Stable raft.StableStore
+	Pledge PledgeStore // nil = in memory
+}
+
+// replaceParts puts what a simulation gives in the place of the real thing. No
+// loop runs yet.
+func (m *membership) replaceParts() error {
+	if offset := m.cfg.ClockOffset; offset != nil {
+		m.clock.now = func() time.Time { return time.Now().Add(offset()) }
+	}
+	if m.cfg.Stores == nil || m.cfg.Stores.Pledge == nil {
+		return nil
+	}
+	store := storedPledge{m.cfg.Stores.Pledge}
+	held, err := store.load()
+	m.former = &former{store: store, held: held}
+	return err
 }

@@ -66,21 +66,36 @@ func (m *membership) openGossip(ctx, lifetime context.Context) (*memberlist.Memb
 			return nil, fmt.Errorf("derive the gossip key: %w", err)
 		}
 	}
-	transport, err := listenGossip(bind, conf)
-	if err != nil {
+	if err := m.openTransport(lifetime, bind, conf); err != nil {
 		return nil, fmt.Errorf("listen for gossip on %s: %w", bind, err)
-	}
-	conf.Transport = &gossipTransport{NetTransport: transport, lifetime: lifetime}
-	conf.BindAddr, conf.BindPort = bind.Addr().String(), transport.GetAutoBindPort()
-	if conf.AdvertisePort == 0 {
-		conf.AdvertisePort = conf.BindPort
 	}
 	list, err := memberlist.Create(conf)
 	if err != nil {
-		_ = transport.Shutdown() // a second one does nothing
+		_ = conf.Transport.Shutdown() // a second one does nothing
 		return nil, fmt.Errorf("start gossip: %w", err)
 	}
 	return list, nil
+}
+
+// openTransport opens the gossip's sockets, or takes the transport it is given,
+// and notes the address in conf.
+func (m *membership) openTransport(lifetime context.Context, bind netip.AddrPort, conf *memberlist.Config) error {
+	conf.BindAddr, conf.BindPort = bind.Addr().String(), int(bind.Port())
+	if m.cfg.GossipNet != nil {
+		var err error
+		conf.Transport, err = m.cfg.GossipNet()
+		return err
+	}
+	transport, err := listenGossip(bind, conf)
+	if err != nil {
+		return err
+	}
+	conf.Transport = &gossipTransport{NetTransport: transport, lifetime: lifetime}
+	conf.BindPort = transport.GetAutoBindPort()
+	if conf.AdvertisePort == 0 {
+		conf.AdvertisePort = conf.BindPort
+	}
+	return nil
 }
 
 // gossipConfig is memberlist's profile for a LAN, quicker: with some nodes on

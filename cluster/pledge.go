@@ -161,6 +161,37 @@ func (s *memoryPledge) save(p *pledge) error {
 	return nil
 }
 
+// PledgeStore keeps the pledge of a node that is given its stores.
+type PledgeStore interface {
+	// Load returns what was saved, nil if there is nothing.
+	Load() ([]byte, error)
+	// Save returns when b is durable; nil takes back what was saved.
+	Save(b []byte) error
+}
+
+// storedPledge is the pledge in a PledgeStore.
+type storedPledge struct{ PledgeStore }
+
+func (s storedPledge) load() (*pledge, error) {
+	b, err := s.Load()
+	if err != nil || b == nil {
+		return nil, err
+	}
+	p := new(pledge)
+	return p, json.Unmarshal(b, p)
+}
+
+func (s storedPledge) save(p *pledge) error {
+	if p == nil {
+		return s.Save(nil)
+	}
+	b, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	return s.Save(b)
+}
+
 // filePledge is the pledge in a file.
 type filePledge string
 
