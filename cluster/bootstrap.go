@@ -219,7 +219,7 @@ func (m *membership) readClocks(ctx context.Context, list []listedServer) {
 	for _, s := range list {
 		ids, addrs[s.ID] = append(ids, s.ID), s.Addr
 	}
-	m.clock.update(ids, m.cfg.NodeID, m.askAll(ctx, addrs))
+	m.clock.update(ids, m.cfg.NodeID, m.askAll(ctx, addrs, m.tune.call))
 }
 
 // withdraw asks the coordinator of our pledge to give it up.

@@ -24,7 +24,7 @@ func (m *membership) joinLoop(ctx context.Context) {
 	wait := m.tune.joinMin
 	for {
 		if err := m.refuseStrangers(addrs); err != nil {
-			m.fail(err)
+			m.deps.expel(err)
 			return
 		}
 		targets := m.joinTargets(reached)

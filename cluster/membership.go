@@ -26,6 +26,7 @@ type tuning struct {
 	formTick   time.Duration // between two attempts to form a cluster
 	selfTick   time.Duration // between two looks at our own state machine
 	call       time.Duration // a call to a peer
+	glance     time.Duration // the calls of one Status
 	change     time.Duration // a change of Raft's servers, until it is committed
 	remove     time.Duration // Remove, when its context has no deadline
 	joinMin    time.Duration // first pause after a seed was not reached
@@ -46,6 +47,7 @@ func defaultTuning() tuning {
 		formTick:   250 * time.Millisecond,
 		selfTick:   200 * time.Millisecond,
 		call:       800 * time.Millisecond,
+		glance:     400 * time.Millisecond,
 		change:     5 * time.Second,
 		remove:     15 * time.Second,
 		joinMin:    250 * time.Millisecond,
@@ -87,13 +89,12 @@ type membership struct {
 	gossip  atomic.Pointer[string] // our gossip address, nil before start
 	closed  atomic.Bool
 	leading atomic.Bool // leaderLoop runs: it makes the rounds
-	ended   sync.Once   // guards OnFatal
 
 	empty   bool        // this node had no Raft state at start and had pledged nothing; set by start
 	checked atomic.Bool // a peer has confirmed that an empty node may be empty
 
 	mu   sync.Mutex
-	seen map[string]peerStatus // last answer of each node id; under mu
+	seen map[string]heard // last answer of each node id; under mu
 }
 
 var _ memberships = (*membership)(nil)
@@ -115,7 +116,7 @@ func newMembership(cfg *Config, deps membershipDeps) (*membership, error) {
 		formBell:   newBell(),
 		roundBell:  newBell(),
 		leaderBell: newBell(),
-		seen:       map[string]peerStatus{},
+		seen:       map[string]heard{},
 	}
 	if m.log == nil {
 		m.log = slog.New(slog.DiscardHandler)
@@ -227,7 +228,7 @@ func (m *membership) selfLoop(ctx context.Context) {
 	told := m.deps.sm.LogID()
 	for {
 		if m.deps.sm.Removed(m.cfg.NodeID) {
-			m.fail(ErrRemoved)
+			m.deps.expel(ErrRemoved)
 		}
 		if id := m.deps.sm.LogID(); id != told {
 			told = id
@@ -242,16 +243,6 @@ func (m *membership) selfLoop(ctx context.Context) {
 			return
 		}
 	}
-}
-
-// fail ends the node, once.
-func (m *membership) fail(err error) {
-	m.ended.Do(func() {
-		m.log.Error("membership ended", "error", err)
-		if m.cfg.OnFatal != nil {
-			m.cfg.OnFatal(err)
-		}
-	})
 }
 
 // ask calls a peer with JSON both ways.

@@ -305,7 +305,7 @@ func startMember(t *testing.T, board *switchboard, o memberOptions) *member {
 	}
 	m, err := newMembership(cfg, membershipDeps{
 		raft: func() *raft.Raft { return n.rf }, sm: n.state, peers: &peerClient{board}, server: server,
-		proposeSystem: n.propose, handover: n.handover,
+		proposeSystem: n.propose, handover: n.handover, expel: newFatal(cfg.OnFatal, cfg.Logger).expel,
 	})
 	if err != nil {
 		t.Fatalf("newMembership: %v", err)

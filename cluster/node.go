@@ -144,6 +144,7 @@ func (n *Node) startNetwork(context.Context, raft.SnapshotStore) error {
 		server:        n.server,
 		proposeSystem: n.proposeSystem,
 		handover:      n.giveUpLeadership,
+		expel:         n.fatal.expel,
 	})
 	n.server.seal()
 	if err == nil {
@@ -253,7 +254,7 @@ func (n *Node) peerAddress(id raft.ServerID, fallback raft.ServerAddress) string
 // catchUp notes when the node has applied what was committed when it started.
 func (n *Node) catchUp(ctx context.Context) {
 	for ctx.Err() == nil {
-		err := n.ReadIndex(ctx)
+		err := n.readIndex(ctx)
 		if err == nil {
 			n.caughtUp.Store(true)
 			_, position := n.sm.Applied()

@@ -95,6 +95,11 @@ func (n *Node) ReadIndex(ctx context.Context) error {
 		return ErrClosed
 	}
 	defer n.gate.leave()
+	return n.readIndex(ctx)
+}
+
+// readIndex is ReadIndex for the node itself: Close does not wait for it.
+func (n *Node) readIndex(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, n.cfg.ProposeTimeout) // an earlier deadline of ctx stays
 	defer cancel()
 	defer context.AfterFunc(n.ending, cancel)()

@@ -182,7 +182,7 @@ func (m *membership) mayRemove(ctx context.Context, list []raft.Server, id strin
 	if len(remain) == 1 {
 		return ErrLastVoter
 	}
-	answers := m.askAll(ctx, m.addresses(list))
+	answers := m.askAll(ctx, m.addresses(list), m.tune.call)
 	alive := 0
 	for _, voter := range remain {
 		if _, ok := answers[voter]; ok && voter != id {

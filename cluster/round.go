@@ -44,7 +44,7 @@ func (m *membership) look(ctx context.Context) sighting {
 		addrs[i.ID] = i.Raft
 	}
 	addrs[m.cfg.NodeID] = m.raftAddress()
-	seen.answers = m.askAll(ctx, addrs)
+	seen.answers = m.askAll(ctx, addrs, m.tune.call)
 	m.clock.update(voters(seen.servers), m.cfg.NodeID, seen.answers)
 	m.heed(seen.answers)
 	return seen
@@ -60,12 +60,12 @@ func (m *membership) heed(answers map[string]answer) {
 			continue
 		}
 		if a.Removed && (own == "" || own == a.LogID) {
-			m.fail(ErrRemoved)
+			m.deps.expel(ErrRemoved)
 		}
 		// The first node with a log decides. Later on an empty node may well
 		// have become a voter.
 		if m.empty && !m.checked.Swap(true) && a.Voter && !m.former.tookPart() {
-			m.fail(ErrWiped)
+			m.deps.expel(ErrWiped)
 		}
 	}
 }

@@ -58,4 +58,6 @@ type membershipDeps struct {
 	// handover gives leadership to another voter, if this node has it, and
 	// returns when it is gone.
 	handover func(ctx context.Context) error
+	// expel ends the node, which has no place in the cluster.
+	expel func(error)
 }

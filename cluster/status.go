@@ -26,7 +26,7 @@ type Member struct {
 	ID      string `json:"id"`
 	HTTP    string `json:"http"`
 	Role    Role   `json:"role"`
-	Alive   bool   `json:"alive"`   // it answered within a second
+	Alive   bool   `json:"alive"`   // it answered within the last second
 	Applied uint64 `json:"applied"` // position
 	Lag     uint64 `json:"lag"`     // positions behind the leader
 	Version string `json:"version"`
@@ -125,10 +125,19 @@ type answer struct {
 	asked uint64        // our commit index before the call
 }
 
+// heard is what a node said last, and when.
+type heard struct {
+	peerStatus
+	at time.Time
+}
+
+// freshness is how long a node counts as alive after it was heard.
+const freshness = time.Second
+
 // askAll asks nodes, by id and Raft address, at once and returns who answered
 // in time. The answer of this node itself is among them if it is asked for.
-func (m *membership) askAll(ctx context.Context, addrs map[string]string) map[string]answer {
-	ctx, cancel := context.WithTimeout(ctx, m.tune.call)
+func (m *membership) askAll(ctx context.Context, addrs map[string]string, within time.Duration) map[string]answer {
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	var mu sync.Mutex
 	answers := make(map[string]answer, len(addrs))
@@ -145,21 +154,33 @@ func (m *membership) askAll(ctx context.Context, addrs map[string]string) map[st
 			}
 			a.at = m.clock.now()
 			a.trip = a.at.Sub(sent)
-			if err != nil || a.ID != id {
-				return
+			if err == nil && a.ID == id {
+				mu.Lock()
+				defer mu.Unlock()
+				answers[id] = a
+			} else if ctx.Err() == nil {
+				m.notThere(id)
 			}
-			mu.Lock()
-			defer mu.Unlock()
-			answers[id] = a
 		})
 	}
 	calls.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	now := m.clock.mono()
 	for id, a := range answers {
-		m.seen[id] = a.peerStatus
+		m.seen[id] = heard{a.peerStatus, now}
 	}
 	return answers
+}
+
+// notThere notes that a node's address answered with an error, or for another
+// node: unlike one that is only slow, it does not count as alive.
+func (m *membership) notThere(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	last := m.seen[id]
+	last.at = time.Time{}
+	m.seen[id] = last
 }
 
 // addresses returns where the servers of a list are, by id.
@@ -188,30 +209,29 @@ func (m *membership) status(ctx context.Context) Status {
 			list = append(list, raft.Server{ID: raft.ServerID(i.ID), Address: raft.ServerAddress(i.Raft), Suffrage: raft.Nonvoter})
 		}
 	}
-	answers := m.askAll(ctx, m.addresses(list))
+	m.askAll(ctx, m.addresses(list), m.tune.glance)
 	m.mu.Lock()
 	first := m.seen[st.Leader].Position
 	m.mu.Unlock()
 	for _, s := range list {
-		st.Members = append(st.Members, m.member(s, st.Leader, first, answers))
+		st.Members = append(st.Members, m.member(s, st.Leader, first))
 	}
 	slices.SortFunc(st.Members, func(a, b Member) int { return cmp.Compare(a.ID, b.ID) })
 	return st
 }
 
 // member describes one server.
-func (m *membership) member(s raft.Server, leader string, first uint64, answers map[string]answer) Member {
+func (m *membership) member(s raft.Server, leader string, first uint64) Member {
 	id := string(s.ID)
 	known, _ := m.roster.get(id)
 	m.mu.Lock()
 	last := m.seen[id]
 	m.mu.Unlock()
-	_, alive := answers[id]
 	one := Member{
 		ID:      id,
 		HTTP:    cmp.Or(last.HTTP, known.HTTP),
 		Role:    RoleNonVoter,
-		Alive:   alive,
+		Alive:   m.clock.mono().Sub(last.at) < freshness, // the zero time is long ago
 		Applied: last.Position,
 		Version: cmp.Or(last.Version, known.Version),
 	}

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"cairn/index"
 )
 
 // stats counts what the machine did since it was opened.
@@ -48,5 +50,60 @@ func (m *Machine) Collectors() []prometheus.Collector {
 			_, position := m.Durable()
 			return float64(position)
 		}),
+		indexCollector{m, indexFigures()},
+	}
+}
+
+// indexCollector reads all figures of the index at once, since that costs it
+// something.
+type indexCollector struct {
+	m       *Machine
+	figures []indexFigure
+}
+
+// indexFigure is one of them.
+type indexFigure struct {
+	desc  *prometheus.Desc
+	kind  prometheus.ValueType
+	value func(*index.Stats) float64
+}
+
+func figure(name, help string, kind prometheus.ValueType, value func(*index.Stats) float64) indexFigure {
+	return indexFigure{prometheus.NewDesc("cairn_index_"+name, help, nil, nil), kind, value}
+}
+
+// indexFigures is all of them. Counters begin again when a snapshot of another
+// node is installed.
+func indexFigures() []indexFigure {
+	return []indexFigure{
+		figure("disk_bytes", "Size of the index on disk.", prometheus.GaugeValue, func(s *index.Stats) float64 { return float64(s.DiskBytes) }),
+		figure("overlay_bytes", "Changes of the index that are only in memory.", prometheus.GaugeValue, func(s *index.Stats) float64 { return float64(s.OverlayBytes + s.FrozenBytes) }),
+		figure("cache_bytes", "Size of the index's block cache.", prometheus.GaugeValue, func(s *index.Stats) float64 { return float64(s.CacheBytes) }),
+		figure("compaction_debt_bytes", "Bytes that compactions of the index have yet to write.", prometheus.GaugeValue, func(s *index.Stats) float64 { return float64(s.CompactionDebt) }),
+		figure("open_views", "Readers that hold a view of the index.", prometheus.GaugeValue, func(s *index.Stats) float64 { return float64(s.OpenViews) }),
+		figure("cache_hits_total", "Blocks of the index found in its cache.", prometheus.CounterValue, func(s *index.Stats) float64 { return float64(s.CacheHits) }),
+		figure("cache_misses_total", "Blocks of the index read from disk.", prometheus.CounterValue, func(s *index.Stats) float64 { return float64(s.CacheMisses) }),
+		figure("commits_total", "Batches written to the index.", prometheus.CounterValue, func(s *index.Stats) float64 { return float64(s.Commits) }),
+		figure("commit_bytes_total", "Bytes of those batches.", prometheus.CounterValue, func(s *index.Stats) float64 { return float64(s.CommitBytes) }),
+		figure("flushes_total", "Memtables of the index written to disk.", prometheus.CounterValue, func(s *index.Stats) float64 { return float64(s.Flushes) }),
+		figure("compactions_total", "Compactions of the index.", prometheus.CounterValue, func(s *index.Stats) float64 { return float64(s.Compactions) }),
+		figure("write_stalls_total", "Commits that waited for a flush or a compaction.", prometheus.CounterValue, func(s *index.Stats) float64 { return float64(s.WriteStalls) }),
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (c indexCollector) Describe(out chan<- *prometheus.Desc) {
+	for _, f := range c.figures {
+		out <- f.desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c indexCollector) Collect(out chan<- prometheus.Metric) {
+	c.m.genMu.RLock()
+	s := c.m.gen.index.Stats()
+	c.m.genMu.RUnlock()
+	for _, f := range c.figures {
+		out <- prometheus.MustNewConstMetric(f.desc, f.kind, f.value(&s))
 	}
 }

@@ -57,7 +57,16 @@ func (r *recent) encoded() []byte {
 	return r.json
 }
 
-func (r *recent) size() int { return 2*(len(r.event.Data)+len(r.event.Meta)) + 512 }
+// size is at most what r takes: the event and its JSON, in which a character of
+// a name may take six bytes.
+func (r *recent) size() int {
+	e := &r.event
+	names := len(e.Stream) + len(e.Type) + len(e.ID) + len(e.CorrelationID) + len(e.CausationID) + len(e.Compensates)
+	for _, tag := range e.Tags {
+		names += len(tag) + 16
+	}
+	return 2*(len(e.Data)+len(e.Meta)) + 7*names + 512
+}
 
 func startHub(reads Reads, waiter Waiter, delay time.Duration, logger *slog.Logger, m *metrics) *hub {
 	h := &hub{

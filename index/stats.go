@@ -22,6 +22,8 @@ type Stats struct {
 	BlocksWritten uint64 // those merged too
 	BlocksMerged  uint64 // written again with more postings
 	WriteStalls   uint64 // commits that waited for a flush or a compaction
+	Flushes       uint64 // memtables written to disk
+	Compactions   uint64
 
 	DiskBytes      uint64 // of tables, WAL and files not yet deleted
 	MemTableBytes  uint64
@@ -60,6 +62,7 @@ func (x *Index) Stats() Stats {
 	s.MemTableBytes = m.MemTable.Size
 	s.CacheBytes, s.CacheHits, s.CacheMisses = m.BlockCache.Size, m.BlockCache.Hits, m.BlockCache.Misses
 	s.ReadAmp = m.ReadAmp()
+	s.Flushes, s.Compactions = uint64(m.Flush.Count), uint64(m.Compact.Count)
 	s.CompactionDebt = m.Compact.EstimatedDebt
 	return s
 }
