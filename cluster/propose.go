@@ -35,9 +35,10 @@ func (n *Node) Propose(ctx context.Context, a *event.Append) (event.Outcome, err
 	return results[0].Outcome, results[0].Err
 }
 
-// ProposeAll is Propose for several appends, each decided by itself. They are
-// proposed in their order, unless some had to be tried again because the leader
-// changed meanwhile.
+// ProposeAll is Propose for several appends, each decided by itself, in their
+// order. Those without conditions are written together or not at all, if their
+// commands have at most 512 KiB: then none overtakes another, whatever becomes
+// of the leader.
 func (n *Node) ProposeAll(ctx context.Context, appends []*event.Append) []Result {
 	results := make([]Result, len(appends))
 	n.propose(ctx, appends, results)

@@ -27,9 +27,11 @@ const (
 )
 
 // ticket is a group of proposals that are put together and waited for
-// together. They keep their order.
+// together. They keep their order, and go in one batch if they fit into one: then
+// all are written or none.
 type ticket struct {
 	proposals []proposal
+	bytes     int           // of their commands
 	left      int           // under the queue's mutex; not yet done
 	done      chan struct{} // closed when left is 0
 }
@@ -38,6 +40,7 @@ func newTicket(commands [][]byte) *ticket {
 	t := &ticket{proposals: make([]proposal, len(commands)), left: len(commands), done: make(chan struct{})}
 	for i, c := range commands {
 		t.proposals[i] = proposal{command: c, ticket: t}
+		t.bytes += len(c)
 	}
 	return t
 }
@@ -73,10 +76,7 @@ type queue struct {
 // is called: a batch more is under way now. An error means that the ticket was
 // not added.
 func (q *queue) put(t *ticket) (start bool, err error) {
-	var bytes int64
-	for i := range t.proposals {
-		bytes += int64(len(t.proposals[i].command))
-	}
+	bytes := int64(t.bytes)
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	switch {
@@ -106,7 +106,7 @@ func (q *queue) take() []*proposal {
 	var batch []*proposal
 	for _, p := range q.waiting {
 		if p.state == waiting {
-			if len(batch) > 0 && size+len(p.command) > q.batch {
+			if len(batch) > 0 && size+q.unit(p) > q.batch {
 				break
 			}
 			if batch == nil {
@@ -128,6 +128,15 @@ func (q *queue) take() []*proposal {
 		q.flying--
 	}
 	return batch
+}
+
+// unit is how much room a batch must have for p. The first of a ticket that fits
+// into a batch brings the others with it.
+func (q *queue) unit(p *proposal) int {
+	if t := p.ticket; p == &t.proposals[0] && t.bytes <= q.batch {
+		return t.bytes
+	}
+	return len(p.command)
 }
 
 // finish says that a batch's outcomes and errors are set, and wakes those whose

@@ -154,12 +154,17 @@ func (s *Server) propose(ctx context.Context, a *event.Append, refused int) (eve
 	ctx, cancel := context.WithTimeout(ctx, s.opts.AppendTimeout)
 	defer cancel()
 	o, err := s.opts.Appender.Propose(ctx, a)
+	return o, s.decided(a, &o, err, refused)
+}
+
+// decided counts a decision and returns the problem it is, if it is one.
+func (s *Server) decided(a *event.Append, o *event.Outcome, err error, refused int) *problem {
 	var p *problem
 	switch {
 	case err != nil:
 		p = s.appendProblem(a, err)
 	case !o.OK():
-		p = outcomeProblem(&o, refused)
+		p = outcomeProblem(o, refused)
 	}
 	switch {
 	case p != nil:
@@ -170,7 +175,7 @@ func (s *Server) propose(ctx context.Context, a *event.Append, refused int) (eve
 		s.metrics.appends.WithLabelValues("accepted").Inc()
 		s.metrics.events.Add(float64(len(a.Events)))
 	}
-	return o, p
+	return p
 }
 
 // appendProblem is the problem of an append that was not decided. Only an error

@@ -50,20 +50,21 @@ func classifyFake(err error) (Fault, bool) {
 // fakeStore is a node with a log in a slice. Its zero value is an empty log
 // that is not born; newFakeStore gives birth to it.
 type fakeStore struct {
-	mu      sync.Mutex
-	events  []event.Event
-	logID   string
-	changed chan struct{}
-	limit   uint64 // not 0 = positions above are not applied here yet
-	hook    func(context.Context, *event.Append) error
-	readErr error // of every cursor and event
-	indexed error // of ReadIndex
-	notYet  error // of Ready
-	leader  string
-	views   int // open ones
-	selects int
-	removed []string
-	moved   []string
+	mu       sync.Mutex
+	events   []event.Event
+	logID    string
+	changed  chan struct{}
+	limit    uint64 // not 0 = positions above are not applied here yet
+	hook     func(context.Context, *event.Append) error
+	readErr  error // of every cursor and event
+	indexed  error // of ReadIndex
+	notYet   error // of Ready
+	leader   string
+	views    int // open ones
+	together int // most appends that were proposed together
+	selects  int
+	removed  []string
+	moved    []string
 
 	ids      map[string]uint64 // positions of chosen ids, by stream and id
 	versions map[string]uint64
@@ -128,19 +129,49 @@ func (f *fakeStore) versionLocked(stream string, at uint64) uint64 {
 }
 
 func (f *fakeStore) Propose(ctx context.Context, a *event.Append) (event.Outcome, error) {
+	if err := f.meet(ctx, a); err != nil {
+		return event.Outcome{}, err
+	}
 	f.mu.Lock()
-	hook := f.hook
-	f.mu.Unlock()
-	if hook != nil {
-		if err := hook(ctx, a); err != nil {
-			return event.Outcome{}, err
+	defer f.mu.Unlock()
+	return f.appendLocked(a), nil
+}
+
+// ProposeAll writes none if the hook refuses one.
+func (f *fakeStore) ProposeAll(ctx context.Context, appends []*event.Append) ([]event.Outcome, error) {
+	for _, a := range appends {
+		if err := f.meet(ctx, a); err != nil {
+			return nil, err
+		}
+		if len(a.Conditions) > 0 {
+			panic("an append with conditions among others")
 		}
 	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.together = max(f.together, len(appends))
+	outcomes := make([]event.Outcome, len(appends))
+	for i, a := range appends {
+		outcomes[i] = f.appendLocked(a)
+	}
+	return outcomes, nil
+}
+
+// meet calls the hook.
+func (f *fakeStore) meet(ctx context.Context, a *event.Append) error {
 	if err := a.Check(); err != nil {
 		panic("an append that breaks a rule got through: " + err.Error())
 	}
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	hook := f.hook
+	f.mu.Unlock()
+	if hook == nil {
+		return nil
+	}
+	return hook(ctx, a)
+}
+
+func (f *fakeStore) appendLocked(a *event.Append) event.Outcome {
 	o, fresh := f.decideLocked(a)
 	if fresh {
 		o.Time = 1_800_000_000_000_000_000
@@ -151,7 +182,7 @@ func (f *fakeStore) Propose(ctx context.Context, a *event.Append) (event.Outcome
 		f.addLocked(events...)
 		o.Versions = f.versionsLocked(a)
 	}
-	return o, nil
+	return o
 }
 
 // decideLocked is the state machine in short.

@@ -15,6 +15,11 @@ type Appender interface {
 	// timeout promises that nothing was written; any other leaves that open.
 	// a is not used after Propose has returned.
 	Propose(ctx context.Context, a *event.Append) (event.Outcome, error)
+	// ProposeAll has appends without conditions decided in their order, each by
+	// itself, and returns as many decisions. They are written together or not at
+	// all: an error is that of them all. Their events may be 1,024 and have
+	// 128 KiB as JSON.
+	ProposeAll(ctx context.Context, appends []*event.Append) ([]event.Outcome, error)
 }
 
 // Reads gives readings of what this node has applied.
