@@ -204,7 +204,7 @@ func (l *lineup) readAll() {
 		if !l.board(p) {
 			c := &convoy{lines: []*pending{p}, bytes: p.size, events: len(p.append.Events)}
 			p.convoy = c
-			l.work.Go(func() { l.run(c) })
+			l.work.Go(func() { l.run(c, p) })
 		}
 	}
 }
@@ -317,8 +317,8 @@ func (p *pending) isDone() bool {
 
 // run decides the lines of a convoy, once those that its first one waits for are
 // decided. The others wait for nothing that the first does not wait for too.
-func (l *lineup) run(c *convoy) {
-	failed, undone, ok := l.awaitThose(c.lines[0].after)
+func (l *lineup) run(c *convoy, first *pending) {
+	failed, undone, ok := l.awaitThose(first.after)
 	lines := c.depart()
 	defer func() {
 		for _, p := range lines {
@@ -334,7 +334,7 @@ func (l *lineup) run(c *convoy) {
 		}
 		return
 	}
-	switch first := lines[0]; {
+	switch {
 	case failed && !l.goOn:
 		first.fail(problemf(NotAttempted, "an earlier line failed"))
 	case first.fault != nil:

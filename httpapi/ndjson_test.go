@@ -158,7 +158,7 @@ func TestNDJSON_GoesOnAfterAFailure(t *testing.T) {
 			t.Fatalf("%d answers: %q", len(got), got)
 		}
 		for i := range want {
-			if !regexp.MustCompile(want[i]).MatchString(got[i]) {
+			if !strings.Contains(got[i], want[i]) {
 				t.Errorf("answer %d lacks %s: %s", i, want[i], got[i])
 			}
 		}
@@ -192,7 +192,7 @@ func TestNDJSON_NothingOvertakesAnUndecidedLine(t *testing.T) {
 			t.Fatalf("%d answers: %q", len(got), got)
 		}
 		for i := range want {
-			if !strings.Contains(got[i], want[i]) {
+			if !regexp.MustCompile(want[i]).MatchString(got[i]) {
 				t.Errorf("%v: answer %d lacks %s: %s", undecided, i, want[i], got[i])
 			}
 		}
