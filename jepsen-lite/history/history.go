@@ -144,13 +144,16 @@ type Segment struct {
 
 // History is a whole run.
 type History struct {
-	Seed       uint64        `json:"seed"`
-	Command    string        `json:"command"` // what to type to run it again
-	Length     time.Duration `json:"length"`  // of the part with faults
-	Healed     time.Duration `json:"healed"`  // when the last fault was healed
-	Ops        []Op          `json:"-"`
-	Followers  []Follower    `json:"-"`
-	Deliveries []Delivery    `json:"-"`
-	Faults     []Fault       `json:"-"`
-	Nodes      []Node        `json:"-"`
+	Seed    uint64        `json:"seed"`
+	Command string        `json:"command"` // what to type to run it again
+	Length  time.Duration `json:"length"`  // of the part with faults
+	Healed  time.Duration `json:"healed"`  // when the last fault was healed
+	// NoOverdraft is a promise of the workload transfer: after an append no stream
+	// that it touched has a negative sum of amounts.
+	NoOverdraft bool       `json:"no_overdraft,omitempty"`
+	Ops         []Op       `json:"-"`
+	Followers   []Follower `json:"-"`
+	Deliveries  []Delivery `json:"-"`
+	Faults      []Fault    `json:"-"`
+	Nodes       []Node     `json:"-"`
 }

@@ -1,0 +1,126 @@
+package nemesis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cairn/jepsen-lite/lab"
+)
+
+// stopTime is how long a node may take to stop by itself.
+const stopTime = 20 * time.Second
+
+func (w *World) kill(ctx context.Context) (*fault, error) {
+	nodes, who := w.some(ctx, 5)
+	if len(nodes) == 0 {
+		return nil, nil
+	}
+	if err := w.Lab.Kill(numbers(nodes)...); err != nil {
+		return nil, err
+	}
+	return &fault{
+		what: fmt.Sprintf("kill -9 of %s (%s)", names(nodes), who), nodes: nodes,
+		heal: func(context.Context) (map[string]int64, error) {
+			return map[string]int64{"processes killed": int64(len(nodes))}, w.start(nodes)
+		},
+	}, nil
+}
+
+func (w *World) pause(ctx context.Context) (*fault, error) {
+	nodes, who := w.some(ctx, 4)
+	if len(nodes) == 0 {
+		return nil, nil
+	}
+	late := 0
+	for _, n := range nodes {
+		if err := n.Pause(); err != nil {
+			late++ // a thread of it waits for its disk; the others stand still
+		}
+	}
+	return &fault{
+		what: fmt.Sprintf("pause of %s (%s)", names(nodes), who), nodes: nodes,
+		heal: func(context.Context) (map[string]int64, error) {
+			for _, n := range nodes {
+				n.Resume()
+			}
+			return map[string]int64{"processes paused": int64(len(nodes))}, nil
+		},
+	}, nil
+}
+
+// restart restarts the free nodes one after the other, as an operator does.
+func (w *World) restart(ctx context.Context) (*fault, error) {
+	return w.roll("a rolling restart", func(*lab.Node) {})
+}
+
+// upgrade moves the free nodes, one after the other, to the binary of an earlier
+// commit, or those that run it back to the present one.
+func (w *World) upgrade(ctx context.Context) (*fault, error) {
+	if w.Old == "" {
+		return nil, errors.New("there is no earlier binary: set -upgrade-from")
+	}
+	return w.roll("a rolling change of the binary", func(n *lab.Node) {
+		n.Change(func(c *lab.Command) {
+			if c.Binary == w.Old {
+				c.Binary = w.Present
+			} else {
+				c.Binary = w.Old
+			}
+		})
+	})
+}
+
+// roll stops and starts nodes one by one, each when the one before is ready. All
+// of it is done when it is healed: it is the run that goes on meanwhile.
+func (w *World) roll(what string, change func(*lab.Node)) (*fault, error) {
+	nodes := w.free()
+	if len(nodes) == 0 {
+		return nil, nil
+	}
+	return &fault{
+		what: what + " of " + names(nodes), nodes: nodes, lasts: time.Millisecond, last: true,
+		heal: func(ctx context.Context) (map[string]int64, error) {
+			for _, n := range nodes {
+				if err := n.Stop(stopTime); err != nil {
+					return nil, err
+				}
+				change(n)
+				if err := w.start([]*lab.Node{n}); err != nil {
+					return nil, err
+				}
+				if err := w.ready(ctx, 30*time.Second, n); err != nil {
+					return nil, err
+				}
+			}
+			return map[string]int64{"processes restarted": int64(len(nodes))}, nil
+		},
+	}, nil
+}
+
+// absence kills a node and lets it come back when the others have appended more
+// than they keep for it.
+func (w *World) absence(ctx context.Context) (*fault, error) {
+	nodes := w.free()
+	if len(nodes) == 0 {
+		return nil, nil
+	}
+	n := nodes[0]
+	if l := w.leader(ctx); l != nil && l.Number() == n.Number() && len(nodes) > 1 {
+		n = nodes[1]
+	}
+	if err := n.Kill(); err != nil {
+		return nil, err
+	}
+	begun := w.Written()
+	return &fault{
+		what: fmt.Sprintf("absence of %s until it lacks more than the others keep", name(n)), nodes: []*lab.Node{n}, lasts: time.Millisecond, last: true,
+		heal: func(ctx context.Context) (map[string]int64, error) {
+			for limit := time.Now().Add(40 * time.Second); w.Written()-begun < w.Away && time.Now().Before(limit); {
+				sleep(ctx, 200*time.Millisecond)
+			}
+			return map[string]int64{"bytes missed": w.Written() - begun}, w.start([]*lab.Node{n})
+		},
+	}, nil
+}

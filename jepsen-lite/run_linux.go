@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"syscall"
+	"time"
+
+	"cairn/client"
+	"cairn/jepsen-lite/check"
+	"cairn/jepsen-lite/disk"
+	"cairn/jepsen-lite/history"
+	"cairn/jepsen-lite/lab"
+	"cairn/jepsen-lite/nemesis"
+	"cairn/jepsen-lite/workload"
+)
+
+// Sizes that make nodes roll, save, take snapshots and install them within
+// seconds, and what an absent node must have missed to need a snapshot.
+const (
+	segmentSize    = "256KiB"
+	savepointBytes = "128KiB"
+	snapshotBytes  = "512KiB"
+	trailingBytes  = "128KiB"
+	awayBytes      = 1 << 20
+)
+
+// quiet is how long clients go on after the last fault was healed, so that it
+// can be seen whether the cluster recovered.
+const quiet = 6 * time.Second
+
+// experiment runs a cluster, breaks it, and has the record judged.
+func experiment(ctx context.Context, s *settings, stdout io.Writer) error {
+	if s.bug == "list" {
+		for _, b := range bugs() {
+			fmt.Fprintf(stdout, "%-18s %s\n", b.name, b.does)
+		}
+		return nil
+	}
+	if err := prepare(s); err != nil {
+		return err
+	}
+	if err := lab.Enter(); err != nil {
+		return fmt.Errorf("this machine does not let nodes run in namespaces: %w", err)
+	}
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	fmt.Fprintln(stdout, s.command())
+	e := &trial{settings: s, stdout: stdout, logger: slog.New(slog.NewTextHandler(stdout, nil)), disks: map[int]*disk.Disk{}}
+	h, more, err := e.run(ctx)
+	if err != nil {
+		return err
+	}
+	return judge(s, h, s.out, more, stdout)
+}
+
+// prepare empties the folder of the report and builds what is to be tested. It
+// runs outside of the namespaces, once.
+func prepare(s *settings) error {
+	if seed, err := strconv.ParseUint(os.Getenv(usedSeed), 10, 64); err == nil {
+		s.seed = seed
+		return nil // inside
+	}
+	if s.seed == 0 {
+		s.seed = rand.Uint64()
+	}
+	if !slices.ContainsFunc(bugs(), func(b bugName) bool { return s.bug == "" || b.name == s.bug }) {
+		return fmt.Errorf("-bug: there is no %q; -bug list shows them", s.bug)
+	}
+	for _, old := range []string{"index.html", "timeline.html", "history.ndjson", "run.json", "lab"} {
+		if err := os.RemoveAll(filepath.Join(s.out, old)); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(s.out, "lab"), 0o755); err != nil {
+		return err
+	}
+	if err := build(s, filepath.Join(s.out, "lab")); err != nil {
+		return err
+	}
+	return os.Setenv(usedSeed, strconv.FormatUint(s.seed, 10))
+}
+
+// trial is one run.
+type trial struct {
+	*settings
+	stdout   io.Writer
+	logger   *slog.Logger
+	lab      *lab.Lab
+	disks    map[int]*disk.Disk
+	recorder *history.Recorder
+	load     *workload.Run
+	counters *counters
+}
+
+// run goes through a run from the first start to the last stop.
+func (e *trial) run(ctx context.Context) (h *history.History, more []check.Verdict, err error) {
+	defer func() { err = errors.Join(err, e.close()) }()
+	if err := e.open(); err != nil {
+		return nil, nil, err
+	}
+	if err := e.startNodes(ctx); err != nil {
+		return nil, nil, err
+	}
+	if e.recorder, err = history.NewRecorder(e.out); err != nil {
+		return nil, nil, err
+	}
+	e.counters = watchCounters(e.lab, e.recorder)
+	defer e.counters.stop()
+	options := workload.Options{Names: e.workloads, Rate: e.rate, Seed: e.seed, Recorder: e.recorder}
+	for _, n := range e.lab.Nodes() {
+		options.Nodes = append(options.Nodes, workload.Node{Name: nodeName(n), URL: n.URL()})
+	}
+	if e.load, err = workload.Start(ctx, options); err != nil {
+		return nil, nil, err
+	}
+	defer e.load.Stop()
+	length, err := e.breakThings(ctx)
+	if err != nil {
+		return nil, nil, e.invalid(err)
+	}
+	healed := e.recorder.Now()
+	wait(ctx, quiet)
+	e.load.Stop()
+	return e.conclude(ctx, length, healed)
+}
+
+// open builds the lab, with disks that can fail if a nemesis asks for them.
+func (e *trial) open() error {
+	var err error
+	e.lab, err = lab.New(lab.Options{
+		Nodes: e.nodes, Binary: os.Getenv(builtBinary), Dir: filepath.Join(e.out, "lab"), Seed: e.seed,
+		Args: func(int) []string {
+			return []string{
+				"-segment-size", segmentSize, "-savepoint-bytes", savepointBytes, "-snapshot-bytes", snapshotBytes, "-trailing-bytes", trailingBytes,
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	fuse := slices.ContainsFunc(e.nemeses, func(n string) bool { return n == "power" || n == "disk" || n == "rot" })
+	for _, n := range e.lab.Nodes() {
+		n.Change(func(c *lab.Command) {
+			c.Env = append(c.Env, "CAIRN_FAULT_CLOCK="+e.clock(n.Number()), "CAIRN_FAULT_BUG="+e.bug)
+		})
+		if !fuse {
+			continue
+		}
+		backing := filepath.Join(e.out, "lab", nodeName(n)+".disk")
+		e.disks[n.Number()], err = disk.Mount(disk.Options{Dir: n.Command().Data, Backing: backing, Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			return fmt.Errorf("mount the disk of %s: %w", nodeName(n), err)
+		}
+	}
+	return nil
+}
+
+func (e *trial) clock(node int) string {
+	return filepath.Join(e.out, "lab", fmt.Sprintf("n%d.clock", node))
+}
+
+// close ends the nodes and their disks.
+func (e *trial) close() error {
+	var errs []error
+	if e.lab != nil {
+		errs = append(errs, e.lab.Close())
+	}
+	for _, d := range e.disks {
+		errs = append(errs, d.Unmount())
+	}
+	return errors.Join(errs...)
+}
+
+func (e *trial) startNodes(ctx context.Context) error {
+	for _, n := range e.lab.Nodes() {
+		if err := n.Start(); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	for _, n := range e.lab.Nodes() {
+		c, err := client.New(client.Config{Nodes: []string{n.URL()}, Fixed: true, AttemptTimeout: time.Second, RetryFor: -1})
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		for err = c.Ready(ctx); err != nil; err = c.Ready(ctx) {
+			if !wait(ctx, 50*time.Millisecond) {
+				return fmt.Errorf("%s is not ready, see %s: %w", nodeName(n), n.LogFile(), err)
+			}
+		}
+	}
+	return nil
+}
+
+// breakThings lets the nemesis work for as long as the run is to take, and says
+// what goes on meanwhile.
+func (e *trial) breakThings(ctx context.Context) (time.Duration, error) {
+	w := &nemesis.World{
+		Lab: e.lab, Disks: e.disks, Recorder: e.recorder, Logger: e.logger, Present: os.Getenv(builtBinary), Old: os.Getenv(builtOld),
+		Away: awayBytes, Clock: e.clock, Written: e.load.Written,
+	}
+	working, cancel := context.WithTimeout(ctx, e.length)
+	defer cancel()
+	if len(e.nemeses) == 0 {
+		<-working.Done()
+	} else if err := w.Run(working, e.nemeses, e.seed); err != nil {
+		return 0, err
+	}
+	if ctx.Err() != nil {
+		return 0, errors.New("interrupted")
+	}
+	return e.recorder.Now(), nil
+}
+
+// invalid makes an error of the nemesis the verdict of the run: a node that does
+// not come back, or that ought to have ended and did not, is a find.
+func (e *trial) invalid(err error) error {
+	fmt.Fprintf(e.stdout, "\nINVALID  %v\nagain:   %s\nlogs:    %s/lab/*.log\n", err, e.command(), e.out)
+	return errInvalid
+}
+
+func nodeName(n *lab.Node) string { return fmt.Sprintf("n%d", n.Number()) }
+
+// wait reports whether ctx was still not done after d.
+func wait(ctx context.Context, d time.Duration) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
+}
