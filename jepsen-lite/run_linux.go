@@ -161,6 +161,7 @@ func (e *trial) open() error {
 		if err != nil {
 			return fmt.Errorf("mount the disk of %s: %w", nodeName(n), err)
 		}
+		n.Change(func(c *lab.Command) { c.Data = filepath.Join(c.Data, "data") }) // a node replaces its folder, which a mount point does not allow
 	}
 	return nil
 }
@@ -196,7 +197,7 @@ func (e *trial) startNodes(ctx context.Context) error {
 		}
 		defer c.Close()
 		for err = c.Ready(ctx); err != nil; err = c.Ready(ctx) {
-			if !wait(ctx, 50*time.Millisecond) {
+			if !wait(ctx, 50*time.Millisecond) || !n.Alive() {
 				return fmt.Errorf("%s is not ready, see %s: %w", nodeName(n), n.LogFile(), err)
 			}
 		}

@@ -96,7 +96,7 @@ func (w *World) Run(ctx context.Context, names []string, seed uint64) error {
 		if err := w.ready(context.WithoutCancel(ctx), time.Minute, w.Lab.Nodes()...); err != nil {
 			return err
 		}
-		if w.rng.IntN(2) == 0 { // long enough to see it recover
+		if w.rng.IntN(4) > 0 { // long enough to see it recover
 			sleep(ctx, 5*time.Second)
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"path/filepath"
 	"strconv"
 	"time"
 
@@ -165,16 +164,7 @@ func (w *World) isReady(ctx context.Context, n *lab.Node) bool {
 
 // empty deletes all that a node that does not run has on its disk.
 func empty(n *lab.Node) error {
-	entries, err := os.ReadDir(n.Command().Data)
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if err := os.RemoveAll(filepath.Join(n.Command().Data, e.Name())); err != nil {
-			return err
-		}
-	}
-	return nil
+	return os.RemoveAll(n.Command().Data)
 }
 
 // replace takes a node that does not run out of the cluster and starts it with
@@ -188,7 +178,7 @@ func (w *World) replace(ctx context.Context, n *lab.Node) error {
 	}
 	w.renamed[n.Number()]++
 	id := fmt.Sprintf("n%d-%d", n.Number(), w.renamed[n.Number()]+1)
-	n.Change(func(c *lab.Command) { c.ID, c.Expect = id, 0 })
+	n.Change(func(c *lab.Command) { c.ID = id })
 	if err := w.start([]*lab.Node{n}); err != nil {
 		return err
 	}
