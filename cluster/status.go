@@ -145,14 +145,14 @@ func (m *membership) askAll(ctx context.Context, addrs map[string]string, within
 	for id, addr := range addrs {
 		calls.Go(func() {
 			a := answer{asked: m.deps.raft().CommitIndex()}
-			sent := m.clock.now()
+			sent := m.clock.mono()
 			var err error
 			if id == m.cfg.NodeID {
 				a.peerStatus, err = m.ownStatus(id)
 			} else {
 				a.peerStatus, err = m.askStatus(ctx, addr)
 			}
-			a.at = m.clock.now()
+			a.at = m.clock.mono()
 			a.trip = a.at.Sub(sent)
 			if err == nil && a.ID == id {
 				mu.Lock()

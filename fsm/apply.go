@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"cairn/bug"
 	"cairn/event"
 	eventlog "cairn/log"
 )
@@ -61,6 +62,9 @@ func (m *Machine) apply(l *raft.Log) ([]event.Outcome, error) {
 	}
 	m.frame.events = m.frame.events[:0]
 	now := max(entry.Time, m.state.time)
+	if bug.Is(bug.ApplyClock) {
+		now = max(now, bug.Clock())
+	}
 	m.frame.builder.Reset(l.Index, l.Term, m.state.position+1, now)
 	outcomes := make([]event.Outcome, len(entry.Commands))
 	for i, b := range entry.Commands {
@@ -97,7 +101,7 @@ func (m *Machine) decide(c *event.Command, now int64) (event.Outcome, error) {
 	if reason := broken(a); reason != "" {
 		return refused(reason), nil
 	}
-	if o, known, err := m.retry(a); err != nil || known {
+	if o, known, err := m.retry(a); err != nil || known && !bug.Is(bug.DoubleRetry) {
 		return o, err
 	}
 	if conflict, err := m.conflict(a.Conditions, c.VerifiedTo); err != nil || conflict != nil {

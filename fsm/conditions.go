@@ -3,6 +3,7 @@ package fsm
 import (
 	"fmt"
 
+	"cairn/bug"
 	"cairn/event"
 	"cairn/index"
 )
@@ -46,6 +47,8 @@ func violation(on heads, c *event.Condition, verifiedTo uint64) (*event.Conflict
 		return nil, err
 	}
 	switch {
+	case bug.Is(bug.NoConditions):
+		return nil, nil
 	case c.Kind == event.StreamAtVersion && head.Version == c.Version,
 		c.Kind == event.StreamExists && head.Version > 0,
 		c.Kind == event.StreamMissing && head.Version == 0:

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"cairn/bug"
 	"cairn/client"
 	"cairn/jepsen-lite/check"
 	"cairn/jepsen-lite/disk"
@@ -41,8 +42,8 @@ const quiet = 6 * time.Second
 // experiment runs a cluster, breaks it, and has the record judged.
 func experiment(ctx context.Context, s *settings, stdout io.Writer) error {
 	if s.bug == "list" {
-		for _, b := range bugs() {
-			fmt.Fprintf(stdout, "%-18s %s\n", b.name, b.does)
+		for _, b := range bug.All() {
+			fmt.Fprintf(stdout, "%-16s %s\n", b.Name, b.Does)
 		}
 		return nil
 	}
@@ -73,7 +74,7 @@ func prepare(s *settings) error {
 	if s.seed == 0 {
 		s.seed = rand.Uint64()
 	}
-	if !slices.ContainsFunc(bugs(), func(b bugName) bool { return s.bug == "" || b.name == s.bug }) {
+	if !slices.ContainsFunc(bug.All(), func(b bug.Description) bool { return s.bug == "" || string(b.Name) == s.bug }) {
 		return fmt.Errorf("-bug: there is no %q; -bug list shows them", s.bug)
 	}
 	for _, old := range []string{"index.html", "timeline.html", "history.ndjson", "run.json", "lab"} {

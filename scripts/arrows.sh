@@ -11,15 +11,19 @@ module=cairn
 # import nothing of ours, so that a new package is a decision.
 allowed() {
   case $1 in
-    event) ;;
+    event | bug) ;;
     datadir) echo snapshot ;; # how files are replaced durably, and what a new log's folder holds
-    log | index | projection | snapshot | client) echo event ;;
-    fsm) echo event log index projection snapshot ;;
-    cluster) echo event snapshot ;;
-    httpapi) echo event ;;
-    cmd/node) echo event log index projection fsm snapshot datadir cluster httpapi ;;
+    log) echo event bug ;;
+    index | projection | snapshot | client) echo event ;;
+    fsm) echo event bug log index projection snapshot ;;
+    cluster) echo event bug snapshot ;;
+    httpapi) echo event bug ;;
+    node) echo event log index projection fsm snapshot datadir cluster httpapi ;;
+    cmd/node) echo event log snapshot cluster node ;;
+    sim) echo event bug snapshot fsm cluster node jepsen-lite ;;
     cmd/cairn) echo event client datadir log index fsm snapshot ;;
-    jepsen-lite | examples) echo event client ;;
+    jepsen-lite) echo event bug client ;;
+    examples) echo event client ;;
   esac
 }
 
@@ -42,8 +46,8 @@ while read -r from to; do
   from=${from#"$module"/}
   case $to in
     log)
-      # memberlist takes no other logger.
-      [ "$from" = cluster ] || complain "$from imports the standard log package; log/slog is used here"
+      # memberlist and go-fuse take no other logger.
+      [ "$from" = cluster ] || [ "$from" = jepsen-lite/disk ] || complain "$from imports the standard log package; log/slog is used here"
       ;;
     "$module"/*)
       to=${to#"$module"/}

@@ -35,6 +35,7 @@ type Config struct {
 	SegmentSize    int64 // bytes of one file of a log that is born here; 0 = 64 MiB
 	SavepointBytes int64 // bytes of state in memory that make a savepoint due; 0 = 64 MiB
 	SnapshotBytes  int64 // bytes of Raft log that make a snapshot due; 0 = 256 MiB
+	TrailingBytes  int64 // bytes of Raft log kept behind a snapshot; 0 = 64 MiB
 
 	LogLevel  slog.Level // least level that is logged; default info
 	LogFormat string     // text or json; default text
@@ -89,7 +90,7 @@ func (c *Config) Validate() error {
 	for _, s := range []struct {
 		name string
 		size int64
-	}{{"segment-size", c.SegmentSize}, {"savepoint-bytes", c.SavepointBytes}, {"snapshot-bytes", c.SnapshotBytes}} {
+	}{{"segment-size", c.SegmentSize}, {"savepoint-bytes", c.SavepointBytes}, {"snapshot-bytes", c.SnapshotBytes}, {"trailing-bytes", c.TrailingBytes}} {
 		if s.size != 0 && (s.size < minSize || s.size > maxSize) {
 			fault(s.name, "%d bytes is not between 4KiB and 1GiB", s.size)
 		}

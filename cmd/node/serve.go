@@ -27,11 +27,11 @@ func serve(ctx context.Context, c *Config, stderr io.Writer) error {
 	case err != nil:
 		return explain(err, c)
 	}
-	logger.Info("node is up", "id", n.dir.NodeID(), "http", c.HTTPURL(),
+	logger.Info("node is up", "id", n.ID(), "http", c.HTTPURL(),
 		"raft", cmp.Or(c.AdvertiseRaft, c.Raft), "gossip", cmp.Or(c.AdvertiseGossip, c.Gossip))
 	<-ctx.Done()
 	logger.Info("stopping", "hint", "a second signal ends the process at once")
-	if err := n.stop(); err != nil {
+	if err := n.Stop(); err != nil {
 		return explain(fmt.Errorf("stop: %w", err), c)
 	}
 	logger.Info("stopped")

@@ -33,6 +33,7 @@ var settings = []setting{
 	{"segment-size", "SIZE", "of the files of a log that is born here (default 64MiB)", size(func(c *Config) *int64 { return &c.SegmentSize })},
 	{"savepoint-bytes", "SIZE", "changes in memory until they are saved (default 64MiB)", size(func(c *Config) *int64 { return &c.SavepointBytes })},
 	{"snapshot-bytes", "SIZE", "Raft log until a snapshot is taken (default 256MiB)", size(func(c *Config) *int64 { return &c.SnapshotBytes })},
+	{"trailing-bytes", "SIZE", "Raft log kept behind it for slow nodes (default 64MiB)", size(func(c *Config) *int64 { return &c.TrailingBytes })},
 	{"log-level", "LEVEL", "debug, info, warn or error (default info)", setLogLevel},
 	{"log-format", "FORMAT", "text or json (default text)", text(func(c *Config) *string { return &c.LogFormat })},
 }

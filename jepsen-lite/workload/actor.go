@@ -106,6 +106,9 @@ func (a *actor) read(ctx context.Context, node int, what history.Read) (seen []h
 	op.Outcome, op.Code, op.Detail = outcome(err)
 	if err == nil {
 		what.Position, what.Version = page.Position, page.Version
+		if page.Next != "" { // a page may end early, where it gets too large, and says so
+			what.Limit = len(page.Events)
+		}
 		for i := range page.Events {
 			what.Events = append(what.Events, Seen(&page.Events[i]))
 		}

@@ -1,4 +1,4 @@
-package main
+package node
 
 import (
 	"context"
@@ -59,6 +59,17 @@ type members struct{ node *cluster.Node }
 
 func (m members) Propose(ctx context.Context, a *event.Append) (event.Outcome, error) {
 	return m.node.Propose(ctx, a)
+}
+
+func (m members) ProposeAll(ctx context.Context, appends []*event.Append) ([]event.Outcome, error) {
+	outcomes := make([]event.Outcome, len(appends))
+	for i, r := range m.node.ProposeAll(ctx, appends) {
+		if r.Err != nil {
+			return nil, r.Err
+		}
+		outcomes[i] = r.Outcome
+	}
+	return outcomes, nil
 }
 
 func (m members) ReadIndex(ctx context.Context) error { return m.node.ReadIndex(ctx) }

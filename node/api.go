@@ -1,8 +1,7 @@
-package main
+package node
 
 import (
 	"errors"
-	"log/slog"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -14,7 +13,6 @@ import (
 	"cairn/httpapi"
 	"cairn/index"
 	eventlog "cairn/log"
-	"cairn/snapshot"
 )
 
 // corruptGrace is how long a node lives on after a read met damage, so that the
@@ -23,7 +21,9 @@ const corruptGrace = 200 * time.Millisecond
 
 // newServer makes the HTTP server of a node. Damage that a read meets ends the
 // node: what else is damaged nobody knows.
-func newServer(n *node, c *Config, registry *prometheus.Registry, fatal func(error)) (*httpapi.Server, error) {
+func (n *Node) newServer() (*httpapi.Server, error) {
+	// The process has one server, but may have several nodes.
+	n.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return httpapi.New(httpapi.Options{
 		NodeID:   n.dir.NodeID(),
 		Appender: members{n.members},
@@ -31,12 +31,12 @@ func newServer(n *node, c *Config, registry *prometheus.Registry, fatal func(err
 		Waiter:   reads{n.machine},
 		Cluster:  members{n.members},
 		Classify: classify,
-		Logger:   n.logger,
+		Logger:   n.options.Logger,
 		// The client that met the damage is told of it before the end.
-		OnCorrupt:  func(err error) { time.AfterFunc(corruptGrace, func() { fatal(err) }) },
-		URL:        c.HTTPURL(),
-		Metrics:    promhttp.HandlerFor(registry, promhttp.HandlerOpts{}),
-		Registerer: registry,
+		OnCorrupt:  func(err error) { time.AfterFunc(corruptGrace, func() { n.options.OnFatal(err) }) },
+		URL:        n.options.Cluster.HTTP,
+		Metrics:    promhttp.HandlerFor(n.registry, promhttp.HandlerOpts{}),
+		Registerer: n.registry,
 	})
 }
 
@@ -55,6 +55,10 @@ func classify(err error) (httpapi.Fault, bool) {
 		return httpapi.Fault{Code: httpapi.Corrupt, Detail: index.Error()}, true
 	case errors.Is(err, eventlog.ErrNotFound), errors.Is(err, cluster.ErrUnknownMember):
 		return httpapi.Fault{Code: httpapi.NotFound}, true
+	case errors.Is(err, cluster.ErrLastVoter):
+		return httpapi.Fault{Code: httpapi.InvalidRequest, Detail: "the last voter can't be removed: let another node join first"}, true
+	case errors.Is(err, cluster.ErrNoQuorum):
+		return httpapi.Fault{Code: httpapi.NoLeader, Detail: err.Error() + ": start them first"}, true
 	case errors.Is(err, cluster.ErrNoLeader):
 		return httpapi.Fault{Code: httpapi.NoLeader}, true
 	case errors.Is(err, cluster.ErrOverloaded):
@@ -72,29 +76,21 @@ func unknown(err error) bool {
 	return errors.As(err, &u)
 }
 
-// newRegistry holds a node's metrics. It is not the process-wide one, so that
-// two nodes may live in one process.
-func newRegistry() *prometheus.Registry {
-	r := prometheus.NewRegistry()
-	r.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	return r
-}
-
-// registerNode adds what the parts count. Two parts that name a figure alike are
-// a fault of ours, but none for which a node should not start.
-func registerNode(r *prometheus.Registry, m *fsm.Machine, s *snapshot.Store, logger *slog.Logger) {
+// register adds what the parts count. Two parts that name a figure alike are a
+// fault of ours, but none for which a node should not start.
+func (n *Node) register() {
 	own := []prometheus.Collector{
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "cairn_snapshot_pinned_bytes", Help: "Bytes kept only because a snapshot is being sent.",
-		}, func() float64 { return float64(s.PinnedBytes()) }),
+		}, func() float64 { return float64(n.store.PinnedBytes()) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "cairn_build_info", Help: "Always 1; its label is the version of the node.",
-			ConstLabels: prometheus.Labels{"version": buildVersion()},
+			ConstLabels: prometheus.Labels{"version": n.options.Version},
 		}, func() float64 { return 1 }),
 	}
-	for _, c := range append(own, m.Collectors()...) {
-		if err := r.Register(c); err != nil {
-			logger.Warn("metric left out", "error", err)
+	for _, c := range append(own, n.machine.Collectors()...) {
+		if err := n.registry.Register(c); err != nil {
+			n.options.Logger.Warn("metric left out", "error", err)
 		}
 	}
 }
