@@ -18,7 +18,12 @@ type replica struct {
 	stats  *metrics
 
 	installed install // of Raft's state machine goroutine
+	again     int     // how often that one came again, with nothing between; likewise
 }
+
+// maxAgain is how often the same snapshot may come again. The leader sends one
+// again, too, when the answer to it was lost.
+const maxAgain = 3
 
 var _ raft.BatchingFSM = (*replica)(nil)
 
@@ -60,25 +65,29 @@ func allErrors(n int, err error) []any {
 	return responses
 }
 
-// Restore installs a snapshot that the leader sent. The same one twice with not
-// one entry between means that this node's log does not go with it, and that
-// the leader will send it for ever (hashicorp/raft#697).
+// Restore installs a snapshot that the leader sent. The same one again and again
+// with not one entry between means that this node's log does not go with it, and
+// that the leader will send it for ever (hashicorp/raft#697); a start makes them
+// fit.
 func (r *replica) Restore(source io.ReadCloser) error {
 	if err := r.fatal.check(); err != nil {
 		return err
 	}
-	next := install{stores: r.stores()}
+	next, again := install{stores: r.stores()}, 0
 	if meta, ok := snapshotMeta(source); ok {
 		next.index, next.term = meta.Index, meta.Term
 		if next == r.installed {
-			return r.fatal.fail(fmt.Errorf("the snapshot of index %d, term %d came twice in a row", meta.Index, meta.Term))
+			again = r.again + 1
+		}
+		if again > maxAgain {
+			return r.fatal.fail(fmt.Errorf("the snapshot of index %d, term %d came %d times in a row", meta.Index, meta.Term, again+1))
 		}
 	}
 	if err := r.StateMachine.Restore(source); err != nil {
 		return r.fatal.fail(fmt.Errorf("install a snapshot: %w", err))
 	}
 	r.stats.installs.Inc()
-	r.installed = next
+	r.installed, r.again = next, again
 	return nil
 }
 

@@ -10,7 +10,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	raftwal "github.com/hashicorp/raft-wal"
+	walfs "github.com/hashicorp/raft-wal/fs"
+	"github.com/hashicorp/raft-wal/metadb"
 	"go.etcd.io/bbolt"
 )
 
@@ -74,7 +75,7 @@ func openFiles(cfg *Config) (*Stores, func() error, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("open Raft's stable store %s: %w", cfg.StableDB, err)
 	}
-	wal, err := raftwal.Open(cfg.WAL, raftwal.WithLogger(newRaftLogger(cfg.Logger, "raft-wal")))
+	wal, err := OpenWAL(cfg.WAL, walfs.New(), &metadb.BoltMetaDB{}, 0, cfg.Logger)
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("open Raft's log %s: %w", cfg.WAL, err), stable.Close())
 	}

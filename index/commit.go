@@ -226,7 +226,7 @@ func (x *Index) Checkpoint(dir string) error {
 	}
 	err := x.store.failed()
 	if err == nil {
-		err = x.store.guard(func() error { return x.store.db.Checkpoint(dir, pebble.WithFlushedWAL()) })
+		err = x.store.checkpoint(dir)
 	}
 	if err != nil {
 		return fmt.Errorf("checkpoint index to %s: %w", dir, err)

@@ -33,6 +33,8 @@ type store struct {
 	logger *slog.Logger
 	stalls atomic.Uint64
 
+	manifest atomic.Bool // Pebble has written to a MANIFEST since it was opened
+
 	// flushed gets a token when Pebble has new tables, so that iterators kept
 	// for reuse don't hold on to the old ones (generation.dropIdle). epoch
 	// counts these.
@@ -106,6 +108,7 @@ func (s *store) open(opts *Options, memTable uint64) error {
 				}
 			},
 			DataCorruption:  func(info pebble.DataCorruptionInfo) { s.fail(fmt.Errorf("pebble: %s", info)) },
+			ManifestCreated: func(pebble.ManifestCreateInfo) { s.manifest.Store(true) },
 			FlushEnd:        func(pebble.FlushInfo) { s.noteFlushed() },
 			CompactionEnd:   func(pebble.CompactionInfo) { s.noteFlushed() },
 			WriteStallBegin: func(pebble.WriteStallBeginInfo) { s.stalls.Add(1) },
@@ -119,6 +122,20 @@ func (s *store) open(opts *Options, memTable uint64) error {
 	return s.guard(func() (err error) {
 		s.db, err = pebble.Open(opts.Dir, o)
 		return err
+	})
+}
+
+// checkpoint has Pebble make a checkpoint. Pebble copies its MANIFEST as far as
+// it has written to it since it was opened. If it has not begun to, the copy
+// would be empty; a flush makes it begin.
+func (s *store) checkpoint(dir string) error {
+	return s.guard(func() error {
+		if !s.manifest.Load() {
+			if err := s.db.Flush(); err != nil {
+				return err
+			}
+		}
+		return s.db.Checkpoint(dir, pebble.WithFlushedWAL())
 	})
 }
 
