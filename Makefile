@@ -5,6 +5,9 @@ VERSION   := $(shell git describe --tags --always --dirty 2>/dev/null || echo de
 LDFLAGS   := -X main.version=$(VERSION)
 FUZZTIME  ?= 10s
 TESTFLAGS ?=
+SEED      ?= 1
+SEEDS     ?= 1000
+SIMFLAGS  ?=
 
 # staticcheck must be at least as new as the Go that go.mod names.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -12,7 +15,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 RACE := ./fsm ./log ./index ./cluster ./snapshot ./httpapi
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fuzz bench check clean
+.PHONY: help build run test race lint fuzz bench sim check clean
 
 help: ## show this list
 	@echo 'make TARGET'
@@ -39,6 +42,10 @@ fuzz: ## run every fuzz target for FUZZTIME (default 10s) each
 
 bench: ## measure a local cluster on disk, three nodes with fsync
 	@scripts/bench.sh
+
+sim: ## simulate failures in virtual time: SEEDS clusters, from seed SEED on
+	go test -c -o bin/sim.test ./sim
+	cd sim && GOGC=off GOMEMLIMIT=2GiB ../bin/sim.test -test.run '^TestSim$$' -test.timeout 60m -seed $(SEED) -seeds $(SEEDS) $(SIMFLAGS)
 
 check: lint test race ## lint, test and race: what CI runs
 
