@@ -39,7 +39,7 @@ type Config struct {
 	Fixed bool
 
 	// AttemptTimeout is how long one node may take for one answer before
-	// another is asked. 0 = 5 s.
+	// another is asked. 0 = 3 s.
 	AttemptTimeout time.Duration
 
 	// RetryFor is how long a call goes on trying, counted from its start, or
@@ -93,7 +93,7 @@ func New(cfg Config) (*Client, error) {
 	if err := cfg.validate(); err != nil {
 		return nil, fmt.Errorf("client: %w", err)
 	}
-	orDefault(&cfg.AttemptTimeout, 5*time.Second)
+	orDefault(&cfg.AttemptTimeout, 3*time.Second)
 	orDefault(&cfg.RetryFor, 30*time.Second)
 	orDefault(&cfg.MinBackoff, 20*time.Millisecond)
 	orDefault(&cfg.MaxBackoff, time.Second)

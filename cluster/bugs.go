@@ -11,24 +11,27 @@ import (
 // built without the tag faults.
 
 // pretend answers for a server that it has what it is sent, and sends it a
-// moment later. To a server that a message did not reach it sends in earnest,
-// until one did.
-func (t *raftTransport) pretend(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) bool {
-	if len(args.Entries) == 0 {
-		return false
+// moment later. To a server that lacks something it sends in earnest, until it
+// has it.
+func (t *raftTransport) pretend(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	send := func(answer *raft.AppendEntriesResponse) error {
+		err := t.NetworkTransport.AppendEntries(id, t.at(id, target), args, answer)
+		if err == nil && answer.Success {
+			t.behind.Delete(id)
+		} else {
+			t.behind.Store(id, true)
+		}
+		return err
 	}
-	if _, behind := t.behind.LoadAndDelete(id); behind {
-		return false
+	if _, behind := t.behind.Load(id); behind {
+		return send(resp)
 	}
 	go func() {
 		time.Sleep(100 * time.Millisecond)
-		var answer raft.AppendEntriesResponse
-		if err := t.NetworkTransport.AppendEntries(id, t.at(id, target), args, &answer); err != nil || !answer.Success {
-			t.behind.Store(id, true)
-		}
+		_ = send(&raft.AppendEntriesResponse{}) // it has noted what came of it
 	}()
 	*resp = raft.AppendEntriesResponse{Term: args.Term, LastLog: args.Entries[len(args.Entries)-1].Index, Success: true}
-	return true
+	return nil
 }
 
 // neverSynced is a file system whose files are written and never fsynced.

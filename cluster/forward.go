@@ -50,6 +50,8 @@ var errForwardForm = errors.New("malformed forward message")
 // next one.
 type forwarder struct {
 	queue   *queue
+	ctx     context.Context // of the calls; cancel ends it
+	cancel  context.CancelFunc
 	peers   *peerClient
 	addr    func() string
 	timeout time.Duration
@@ -73,6 +75,14 @@ func (f *forwarder) submit(ctx context.Context, t *ticket) ([]error, error) {
 // shut returns what waits as not sent, and lets what is under way run.
 func (f *forwarder) shut() { f.queue.shut() }
 
+// abandonAfter is how long a leader that handed over has for its last answers.
+const abandonAfter = 300 * time.Millisecond
+
+// abandon gives up what is under way, in a moment: another node leads, and the
+// fate of what this one was sent can be learned by a retry alone. A leader that
+// stands still would otherwise hold up clients until their time is over.
+func (f *forwarder) abandon() { time.AfterFunc(abandonAfter, f.cancel) }
+
 // run sends batches until nothing waits.
 func (f *forwarder) run() {
 	for batch := f.queue.take(); batch != nil; batch = f.queue.take() {
@@ -82,7 +92,7 @@ func (f *forwarder) run() {
 }
 
 func (f *forwarder) send(batch []*proposal) {
-	ctx, cancel := context.WithTimeout(context.Background(), f.timeout)
+	ctx, cancel := context.WithTimeout(f.ctx, f.timeout)
 	defer cancel()
 	answer, err := f.peers.call(ctx, f.addr(), callForward, encodeForward(batch))
 	f.stats.forwarded(len(batch), err)
@@ -275,7 +285,9 @@ func (n *Node) serveForward(ctx context.Context, body []byte) ([]byte, error) {
 
 // newForwarder makes the forwarder to a new leader.
 func (n *Node) newForwarder(addr raft.ServerAddress, id raft.ServerID) *forwarder {
+	ctx, cancel := context.WithCancel(context.Background())
 	return &forwarder{
+		ctx: ctx, cancel: cancel,
 		queue: &queue{
 			maxCount: n.cfg.QueueAppends, maxBytes: n.cfg.QueueBytes, maxFlying: forwardFlying, batch: entryBytes,
 		},

@@ -92,7 +92,9 @@ func (f *fakePeers) Call(ctx context.Context, _, name string, body []byte) ([]by
 }
 
 func newTestForwarder(answer func(ctx context.Context, name string, body []byte) ([]byte, error)) *forwarder {
+	ctx, cancel := context.WithCancel(context.Background())
 	return &forwarder{
+		ctx: ctx, cancel: cancel,
 		queue: newQueue(1000, 1<<20, 1, entryBytes), peers: &peerClient{&fakePeers{answer: answer}},
 		addr: func() string { return "leader" }, timeout: 5 * time.Second,
 		stopped: make(chan struct{}), running: &sync.WaitGroup{}, stats: newMetrics(),

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/hashicorp/raft-wal/types"
 )
 
 // The check of an entry travels with it in raft.Log.Extensions, through the
@@ -150,6 +151,10 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	s.timer.Reset(s.stall)
 	err := s.under.StoreLogs(logs)
 	s.timer.Stop()
+	if errors.Is(err, types.ErrSealed) {
+		// raft-wal says no more than that to whoever writes next.
+		err = fmt.Errorf("%w: no next file could be made, most often because the disk is full: make space and start the node again, what was acknowledged is intact", err)
+	}
 	if err != nil {
 		return s.fatal.fail(fmt.Errorf("write Raft's log: %w", err))
 	}

@@ -19,8 +19,8 @@ type Network interface {
 	// nothing was sent, an Answered when the peer answered with an error; after
 	// any other the call may have happened.
 	Call(ctx context.Context, addr, name string, body []byte) ([]byte, error)
-	// Close ends every connection and joins every goroutine. Raft has been shut
-	// down before.
+	// Close ends every connection, and what waits for one, and joins every
+	// goroutine. Raft has been told to shut down before.
 	Close() error
 }
 

@@ -364,13 +364,19 @@ func (n *Node) undo() error {
 		n.gate.close()
 	}
 	within(n.gate.wait)
+	var shut raft.Future
 	if n.raft != nil {
 		within(n.awaitFutures)
-		within(n.shutRaft)
+		shut = n.raft.Shutdown()
 	}
 	n.served.close()
+	// Before Raft's end is waited for: its goroutines may hang in messages to
+	// nodes that can't be reached.
 	if n.network != nil {
 		errs = append(errs, n.network.Close())
+	}
+	if shut != nil {
+		within(func(ctx context.Context) error { return awaitShut(ctx, shut) })
 	}
 	within(n.served.wait)
 	n.running.Wait()
@@ -397,11 +403,10 @@ func (n *Node) awaitFutures(ctx context.Context) error {
 	return nil
 }
 
-// shutRaft stops Raft and waits for its goroutines. One that hangs in a disk
-// write is left behind: the process is about to end.
-func (n *Node) shutRaft(ctx context.Context) error {
+// awaitShut waits for Raft's goroutines. One that hangs in a disk write is left
+// behind: the process is about to end.
+func awaitShut(ctx context.Context, shut raft.Future) error {
 	done := make(chan error, 1)
-	shut := n.raft.Shutdown()
 	go func() { done <- shut.Error() }()
 	select {
 	case err := <-done:

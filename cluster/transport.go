@@ -171,8 +171,8 @@ func (t *raftTransport) AppendEntriesPipeline(id raft.ServerID, target raft.Serv
 
 // AppendEntries sends entries or a heartbeat.
 func (t *raftTransport) AppendEntries(id raft.ServerID, target raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	if bug.Is(bug.EarlyAck) && t.pretend(id, target, args, resp) {
-		return nil
+	if bug.Is(bug.EarlyAck) && len(args.Entries) > 0 {
+		return t.pretend(id, target, args, resp)
 	}
 	return t.NetworkTransport.AppendEntries(id, t.at(id, target), args, resp)
 }

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,7 @@ type views struct {
 	ending  <-chan struct{} // closed when the node ends
 
 	mu      sync.Mutex // makes changes one by one
+	former  []*view    // under mu; those whose forwarders may have something under way still
 	current atomic.Pointer[view]
 }
 
@@ -81,8 +83,18 @@ func (v *views) replaceLocked(old, next *view) {
 	v.current.Store(next)
 	if old.forward != nil && old.forward != next.forward {
 		old.forward.shut()
+		v.former = append(v.former, old)
 	}
 	close(old.changed)
+	if next.leader == "" {
+		return // the old one may lead on: what it has may yet be decided
+	}
+	v.former = slices.DeleteFunc(v.former, func(f *view) bool {
+		if f.leader != next.leader {
+			f.forward.abandon()
+		}
+		return f.leader != next.leader || f.forward.queue.idle()
+	})
 }
 
 // close ends the last forwarder.

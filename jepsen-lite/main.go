@@ -44,13 +44,19 @@ type settings struct {
 	timeout   time.Duration
 }
 
-// errInvalid ends the program with status 1; anything else that goes wrong with
-// 2: then the run says nothing about Cairn.
-var errInvalid = errors.New("the run is invalid")
+// errInvalid ends the program with status 1, errRefused with 3; anything else
+// that goes wrong with 2. But for the first the run says nothing about Cairn.
+var (
+	errInvalid = errors.New("the run is invalid")
+	errRefused = errors.New("this machine does not allow it")
+)
 
 func exitCode(err error) int {
-	if errors.Is(err, errInvalid) {
+	switch {
+	case errors.Is(err, errInvalid):
 		return 1
+	case errors.Is(err, errRefused):
+		return 3
 	}
 	return 2
 }
@@ -101,7 +107,8 @@ Examples:
   go run ./jepsen-lite -nemesis all -upgrade-from HEAD~1 -time 10m -seed 42
   go run ./jepsen-lite -check jepsen-report
 
-Exit status: 0 = every checker says valid and the run meant something; 1 = not; 2 = it could not run.
+Exit status: 0 = every checker says valid and the run meant something; 1 = not; 2 = it could
+not run; 3 = this machine does not allow namespaces or FUSE.
 
 Workloads:
 %s

@@ -51,7 +51,7 @@ func experiment(ctx context.Context, s *settings, stdout io.Writer) error {
 		return err
 	}
 	if err := lab.Enter(); err != nil {
-		return fmt.Errorf("this machine does not let nodes run in namespaces: %w", err)
+		return fmt.Errorf("%w: nodes in namespaces: %w", errRefused, err)
 	}
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -160,7 +160,7 @@ func (e *trial) open() error {
 		backing := filepath.Join(e.out, "lab", nodeName(n)+".disk")
 		e.disks[n.Number()], err = disk.Mount(disk.Options{Dir: n.Command().Data, Backing: backing, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
-			return fmt.Errorf("mount the disk of %s: %w", nodeName(n), err)
+			return fmt.Errorf("%w: FUSE for the disk of %s: %w", errRefused, nodeName(n), err)
 		}
 		n.Change(func(c *lab.Command) { c.Data = filepath.Join(c.Data, "data") }) // a node replaces its folder, which a mount point does not allow
 	}
