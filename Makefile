@@ -8,6 +8,7 @@ TESTFLAGS ?=
 SEED      ?= 1
 SEEDS     ?= 1000
 SIMFLAGS  ?=
+JEPSENFLAGS ?=
 
 # staticcheck must be at least as new as the Go that go.mod names.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -15,7 +16,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 RACE := ./fsm ./log ./index ./cluster ./snapshot ./httpapi
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fuzz bench sim check clean
+.PHONY: help build run test race lint fuzz bench jepsen sim check clean
 
 help: ## show this list
 	@echo 'make TARGET'
@@ -43,6 +44,9 @@ fuzz: ## run every fuzz target for FUZZTIME (default 10s) each
 bench: ## measure a local cluster on disk, three nodes with fsync
 	@scripts/bench.sh
 
+jepsen: ## break five real nodes for two minutes and judge (JEPSENFLAGS=… for more)
+	@scripts/jepsen.sh $(JEPSENFLAGS)
+
 sim: ## simulate failures in virtual time: SEEDS clusters, from seed SEED on
 	go test -c -o bin/sim.test ./sim
 	cd sim && GOGC=off GOMEMLIMIT=2GiB ../bin/sim.test -test.run '^TestSim$$' -test.timeout 60m -seed $(SEED) -seeds $(SEEDS) $(SIMFLAGS)
@@ -50,5 +54,5 @@ sim: ## simulate failures in virtual time: SEEDS clusters, from seed SEED on
 check: lint test race ## lint, test and race: what CI runs
 
 clean: ## delete bin/ and what tests and benchmarks left behind
-	rm -rf bin .cairn-bench .cairn-smoke
+	rm -rf bin .cairn-bench .cairn-smoke jepsen-report
 	go clean -testcache

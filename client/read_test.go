@@ -79,11 +79,11 @@ func TestRead_Pages(t *testing.T) {
 		t.Error("a page behind the last")
 	}
 	want := []string{
-		"/v1/streams/a%2Fb/events?consistency=local&from=1&limit=3&min_position=4&order=desc&timeout=4s",
+		"/v1/streams/a%2Fb/events?consistency=local&from=1&limit=3&min_position=4&order=desc&timeout=2.4s",
 		"/v1/streams/a/b/events?page=3&limit=3",
 		"/v1/events?after=7&category=c&causation_id=y&correlation_id=x&from_time=1970-01-01T00%3A00%3A01.000000000Z&stream_prefix=p" +
-			"&tag=t%3A1&tag=u%26v&timeout=4s&to_time=1970-01-01T00%3A00%3A02.000000000Z&type=A&type=B",
-		`/v1/query?consistency=local&timeout=4s{"query":{"items":[{"types":["T"]},{}]},"after":2,"limit":4}`,
+			"&tag=t%3A1&tag=u%26v&timeout=2.4s&to_time=1970-01-01T00%3A00%3A02.000000000Z&type=A&type=B",
+		`/v1/query?consistency=local&timeout=2.4s{"query":{"items":[{"types":["T"]},{}]},"after":2,"limit":4}`,
 		`/v1/query?page=3&limit=3{"query":{"items":[{"types":["T"]},{}]},"after":2,"limit":4}`,
 	}
 	if !slices.Equal(*requests, want) {
