@@ -166,7 +166,11 @@ func (t *raftTransport) AppendEntriesPipeline(id raft.ServerID, target raft.Serv
 	if bug.Is(bug.EarlyAck) {
 		return nil, raft.ErrPipelineReplicationNotSupported
 	}
-	return t.NetworkTransport.AppendEntriesPipeline(id, t.at(id, target))
+	p, err := t.NetworkTransport.AppendEntriesPipeline(id, t.at(id, target))
+	if err != nil {
+		return nil, err
+	}
+	return newPipeline(p), nil
 }
 
 // AppendEntries sends entries or a heartbeat.
