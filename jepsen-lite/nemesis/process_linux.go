@@ -90,7 +90,7 @@ func (w *World) roll(what string, change func(*lab.Node)) (*fault, error) {
 				if err := w.start([]*lab.Node{n}); err != nil {
 					return nil, err
 				}
-				if err := w.ready(ctx, 30*time.Second, n); err != nil {
+				if err := w.ready(ctx, time.Minute, n); err != nil {
 					return nil, err
 				}
 			}

@@ -54,7 +54,7 @@ func loads() []load {
 		{"unique", "clients race for names, which a query condition gives away once", 3, 2, nil, (*actor).stepUnique},
 		{"retry", "an append without a definite answer is sent again with the same ids", 4, 4, nil, (*actor).stepRetry},
 		{"readback", "what one node acknowledged is read at another with min_position", 3, 3, nil, (*actor).stepReadback},
-		{"big", "events and appends up to the limits", 1, 0.1, nil, (*actor).stepBig},
+		{"big", "events and appends up to the limits", 1, 0.02, nil, (*actor).stepBig},
 		{"streams", "every append begins a new stream", 2, 3, nil, (*actor).stepStreams},
 	}
 }
