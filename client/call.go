@@ -104,7 +104,9 @@ func (c *Client) attempt(ctx context.Context, node string, r *call) (*answer, er
 		return nil, causeOf(ctx, fmt.Errorf("read the answer of %s: %w", node, err))
 	}
 	if resp.StatusCode >= 300 {
-		return nil, &answeredError{header: resp.Header, Problem: decodeProblem(resp.StatusCode, nodeName(resp, node), content)}
+		problem := decodeProblem(resp.StatusCode, nodeName(resp, node), content)
+		problem.Position, _ = strconv.ParseUint(resp.Header.Get(headerPosition), 10, 64) // 0 = it does not say
+		return nil, &answeredError{header: resp.Header, Problem: problem}
 	}
 	return &answer{status: resp.StatusCode, header: resp.Header, body: content, node: node}, nil
 }

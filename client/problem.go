@@ -46,6 +46,9 @@ type Problem struct {
 
 	Code string `json:"-"` // what follows the prefix of Type: one of the Code constants
 	Node string `json:"-"` // the id of the node that answered, or its address
+	// Position is what the answer is as of, if it says: that a stream does not
+	// exist, for one. 0 = it does not say.
+	Position uint64 `json:"-"`
 
 	// Of condition-failed.
 	Condition           jsontext.Value `json:"condition"` // which one

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"time"
 
-	"cairn/jepsen-lite/history"
 	"cairn/jepsen-lite/lab"
 )
 
@@ -34,7 +33,7 @@ type counters struct {
 	seen  map[int]map[string]int64 // the goroutine's; of the present process
 }
 
-func watchCounters(l *lab.Lab, _ *history.Recorder) *counters {
+func watchCounters(l *lab.Lab) *counters {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &counters{cancel: cancel, total: map[int]map[string]int64{}, seen: map[int]map[string]int64{}}
 	c.done.Go(func() {
@@ -61,30 +60,44 @@ func (c *counters) of(node int) map[string]int64 {
 
 // look reads a node's counters. A node that does not answer is left out.
 func (c *counters) look(ctx context.Context, n *lab.Node) {
+	if now, err := measure(ctx, n); err == nil {
+		c.add(n.Number(), now)
+	}
+}
+
+// installs is how many snapshots a node has installed since its start.
+func installs(ctx context.Context, n *lab.Node) (int64, error) {
+	now, err := measure(ctx, n)
+	return now["installs"], err
+}
+
+// measure reads what the present process of a node has counted.
+func measure(ctx context.Context, n *lab.Node) (map[string]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, n.URL()+"/metrics", nil)
 	if err != nil {
-		return
+		return nil, err
 	}
 	answer, err := http.DefaultClient.Do(request)
 	if err != nil {
-		return
+		return nil, err
 	}
 	defer answer.Body.Close()
 	now := map[string]int64{}
 	names := measured()
-	for lines := bufio.NewScanner(answer.Body); lines.Scan(); {
+	lines := bufio.NewScanner(answer.Body)
+	for lines.Scan() {
 		metric, value, _ := strings.Cut(lines.Text(), " ")
 		if name, ok := names[metric]; ok {
 			v, err := strconv.ParseFloat(value, 64)
 			if err != nil {
-				continue
+				return nil, err
 			}
 			now[name] = int64(v)
 		}
 	}
-	c.add(n.Number(), now)
+	return now, lines.Err()
 }
 
 func (c *counters) add(node int, now map[string]int64) {

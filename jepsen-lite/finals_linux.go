@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -15,80 +16,89 @@ import (
 
 	"cairn/client"
 	"cairn/event"
-	"cairn/jepsen-lite/check"
 	"cairn/jepsen-lite/history"
 	"cairn/jepsen-lite/lab"
 	"cairn/jepsen-lite/workload"
 )
 
 const (
-	readTime = 2 * time.Minute  // to read everything back from every node
-	stopTime = 20 * time.Second // for a node to stop by itself
+	followTime = 30 * time.Second // for followers to catch up when all is over
+	readTime   = 2 * time.Minute  // to read everything back from one node
+	stopTime   = 20 * time.Second // for a node to stop by itself
 )
 
 // conclude reads everything back from every node, stops them, looks at their
-// files and completes the history.
-func (e *trial) conclude(ctx context.Context, length, healed time.Duration) (*history.History, []check.Verdict, error) {
-	ctx, cancel := context.WithTimeout(ctx, readTime)
-	defer cancel()
-	position, logID, err := e.lastPosition(ctx)
+// files and completes the history. What a node can't do any more is a find.
+func (e *trial) conclude(ctx context.Context, length, healed time.Duration) (*history.History, error) {
+	position, err := e.lastPosition(ctx)
 	if err != nil {
-		return nil, nil, e.invalid(fmt.Errorf("nobody could say how long the log is after all was healed: %w", err))
+		e.found(fmt.Errorf("nobody could say how long the log is after all was healed: %w", err))
 	}
+	following, cancel := context.WithTimeout(ctx, followTime)
 	h := history.History{
-		Seed: e.seed, Command: e.command(), Length: length, Healed: healed,
-		NoOverdraft: slices.Contains(e.workloads, "transfer"), Followers: e.load.Finish(ctx, position),
+		Seed: e.seed, Command: e.command(), Length: length, Healed: healed, Workloads: e.workloads, Nemeses: append([]string{}, e.nemeses...),
+		NoOverdraft: slices.Contains(e.workloads, "transfer"), Followers: e.load.Finish(following, position),
 	}
+	cancel()
 	for _, n := range e.lab.Nodes() {
-		events, err := e.readBack(ctx, n, position)
-		if err != nil {
-			return nil, nil, e.invalid(fmt.Errorf("read everything back from %s: %w", nodeName(n), err))
+		last := history.Node{Name: nodeName(n)}
+		if last.LogID, last.Events, err = e.readBack(ctx, n, position); err != nil {
+			e.found(fmt.Errorf("read everything back from %s: %w", nodeName(n), err))
 		}
-		h.Nodes = append(h.Nodes, history.Node{Name: nodeName(n), LogID: logID, Events: events})
+		h.Nodes = append(h.Nodes, last)
 	}
-	time.Sleep(1500 * time.Millisecond) // the counters' last look
+	wait(ctx, 1500*time.Millisecond) // the counters' last look
 	for i, n := range e.lab.Nodes() {
 		h.Nodes[i].Worked = e.counters.of(n.Number())
 		if err := n.Stop(stopTime); err != nil {
-			return nil, nil, e.invalid(err)
+			e.found(err)
 		}
 	}
 	if err := e.segments(h.Nodes); err != nil {
-		return nil, nil, err
+		e.found(err)
 	}
-	complete, err := e.recorder.Finish(h)
-	return complete, []check.Verdict{e.ends()}, err
+	if err := e.ends(&h); err != nil {
+		return nil, err
+	}
+	h.Finds = e.finds
+	return e.recorder.Finish(h)
 }
 
 // lastPosition asks, linearizably, until somebody answers.
-func (e *trial) lastPosition(ctx context.Context) (position uint64, logID string, err error) {
+func (e *trial) lastPosition(ctx context.Context) (position uint64, err error) {
 	var urls []string
 	for _, n := range e.lab.Nodes() {
 		urls = append(urls, n.URL())
 	}
 	c, err := client.New(client.Config{Nodes: urls, Fixed: true, RetryFor: 30 * time.Second})
 	if err != nil {
-		return 0, "", err
+		return 0, err
 	}
 	defer c.Close()
-	return c.Position(ctx)
+	position, _, err = c.Position(ctx)
+	return position, err
 }
 
 // readBack returns all that one node has up to a position, from its own disk.
-func (e *trial) readBack(ctx context.Context, n *lab.Node, position uint64) ([]history.Event, error) {
+func (e *trial) readBack(ctx context.Context, n *lab.Node, position uint64) (logID string, events []history.Event, err error) {
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
 	c, err := client.New(client.Config{Nodes: []string{n.URL()}, Fixed: true, AttemptTimeout: 20 * time.Second})
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	defer c.Close()
-	var events []history.Event
-	for found, err := range c.AllEvents(ctx, event.Filter{}, client.ReadOptions{Local: true, MinPosition: position}) {
-		if err != nil {
-			return nil, err
+	page, err := c.Events(ctx, event.Filter{}, client.ReadOptions{Local: true, MinPosition: position, Limit: 1000})
+	for err == nil {
+		for i := range page.Events {
+			events = append(events, workload.Seen(&page.Events[i]))
 		}
-		events = append(events, workload.Seen(&found))
+		if page.Next == "" {
+			return page.Log, events, nil
+		}
+		page, err = c.NextPage(ctx, page)
 	}
-	return events, nil
+	return "", nil, err
 }
 
 // segments adds the files of the nodes' logs. Of the last one the nodes may have
@@ -149,25 +159,28 @@ func sum(file string, size int64) (string, error) {
 	return hex.EncodeToString(hash.Sum(nil)), nil
 }
 
-// ends judges how processes ended by themselves. One that met a disk it can't
-// use or was removed says so in a line and exits with 1; anything else is a
-// crash.
-func (e *trial) ends() check.Verdict {
-	v := check.Verdict{
-		Checker: "processes", Proves: "A process that ended by itself said why and exited with status 1; none crashed.",
-		Valid: true, Counts: map[string]int64{},
-	}
+// ends adds how processes ended, and what the nodes' logs say of panics that
+// cost only a request.
+func (e *trial) ends(h *history.History) error {
+	now := e.recorder.Now()
 	for _, exit := range e.lab.Exits() {
-		if exit.Asked {
-			v.Counts["ended by the nemesis"]++
-			continue
+		how := history.Itself
+		switch {
+		case exit.Stopped:
+			how = history.Stopped
+		case exit.Asked:
+			how = history.Killed
 		}
-		v.Counts["ended by themselves"]++
-		if exit.Code != 1 || !strings.Contains(exit.LastLine, "cairn-node: ") {
-			v.Valid = false
-			v.Problems = append(v.Problems, fmt.Sprintf("n%d ended with %s after %s: %s", exit.Node, exit, exit.Ran.Round(time.Millisecond), exit.LastLine))
-		}
+		h.Exits = append(h.Exits, history.Exit{
+			Node: fmt.Sprintf("n%d", exit.Node), At: now - time.Since(exit.At), How: how, Code: exit.Code, Status: exit.String(), LastLine: exit.LastLine,
+		})
 	}
-	v.Detail = fmt.Sprintf("%d ended by the nemesis, %d by themselves", v.Counts["ended by the nemesis"], v.Counts["ended by themselves"])
-	return v
+	for i, n := range e.lab.Nodes() {
+		text, err := os.ReadFile(n.LogFile())
+		if err != nil {
+			return err
+		}
+		h.Nodes[i].Panics = bytes.Count(text, []byte("handler panicked"))
+	}
+	return nil
 }

@@ -4,6 +4,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -74,7 +75,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		if err != nil {
 			return err
 		}
-		return judge(s, h, s.judge, nil, stdout)
+		return judge(s, h, s.judge, stdout)
 	}
 	return experiment(ctx, s, stdout)
 }
@@ -167,6 +168,10 @@ func (s *settings) validate() error {
 		return errors.New("-workload: at least one is needed")
 	case slices.Contains(s.nemeses, "upgrade") && s.from == "":
 		return errors.New("-nemesis upgrade needs -upgrade-from, a commit")
+	case s.bug != "" && s.binary != "":
+		return errors.New("-bug: a binary of yours may not have it; leave -binary out")
+	case s.out == "":
+		return errors.New("-out: must name a folder")
 	case s.nodes == 1 && (slices.Contains(s.workloads, "readback") || len(s.nemeses) > 0):
 		return errors.New("-nodes: faults and the workload readback need more than one")
 	}
@@ -176,7 +181,7 @@ func (s *settings) validate() error {
 // command is what to type to do the same again.
 func (s *settings) command() string {
 	text := fmt.Sprintf("go run ./jepsen-lite -nodes %d -workload %s -nemesis %s -time %s -rate %g -seed %d",
-		s.nodes, strings.Join(s.workloads, ","), strings.Join(s.nemeses, ","), s.length, s.rate, s.seed)
+		s.nodes, strings.Join(s.workloads, ","), cmp.Or(strings.Join(s.nemeses, ","), "none"), s.length, s.rate, s.seed)
 	if s.from != "" {
 		text += " -upgrade-from " + s.from
 	}
@@ -186,19 +191,10 @@ func (s *settings) command() string {
 	return text
 }
 
-// judge runs the checkers, writes the report and says what they found.
-func judge(s *settings, h *history.History, dir string, more []check.Verdict, stdout io.Writer) error {
+// judge runs the checkers, says what they found and writes the report.
+func judge(s *settings, h *history.History, dir string, stdout io.Writer) error {
 	options := check.Options{Timeout: s.timeout}
-	if !slices.ContainsFunc(h.Faults, func(f history.Fault) bool { return f.Nemesis == "install" || f.Nemesis == "membership" }) {
-		options.Worked = slices.DeleteFunc(check.DefaultWorked(), func(n string) bool { return n == "installs" })
-	}
-	verdicts := append(check.All(h, options), more...)
-	if err := timeline(h, dir, options); err != nil {
-		return err
-	}
-	if err := report.Write(dir, h, verdicts); err != nil { // it links to the timeline
-		return err
-	}
+	verdicts := check.All(h, options)
 	fmt.Fprintln(stdout)
 	for _, v := range verdicts {
 		word := "valid  "
@@ -210,11 +206,13 @@ func judge(s *settings, h *history.History, dir string, more []check.Verdict, st
 			fmt.Fprintf(stdout, "           %s\n", p)
 		}
 	}
+	// The page links to the timeline.
+	err := errors.Join(timeline(h, dir, options), report.Write(dir, h, verdicts))
 	fmt.Fprintf(stdout, "\nreport: %s/index.html\nagain:  %s\n", dir, h.Command)
 	if !check.Valid(verdicts) {
-		return errInvalid
+		err = errors.Join(errInvalid, err)
 	}
-	return nil
+	return err
 }
 
 // timeline writes Porcupine's picture of one stream.

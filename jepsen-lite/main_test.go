@@ -85,7 +85,7 @@ func TestRun_JudgesAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h := history.History{Length: time.Second, Command: "again", Nodes: []history.Node{{
+		h := history.History{Length: time.Second, Command: "again", Nemeses: []string{}, Nodes: []history.Node{{
 			Name: "n1", Worked: map[string]int64{"rolls": 1, "savepoints": 1, "snapshots": 1, "flushes": 1, "compactions": 1},
 		}}}
 		for i := range 100 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"math/rand/v2"
 	"os"
@@ -17,7 +18,6 @@ import (
 
 	"cairn/bug"
 	"cairn/client"
-	"cairn/jepsen-lite/check"
 	"cairn/jepsen-lite/disk"
 	"cairn/jepsen-lite/history"
 	"cairn/jepsen-lite/lab"
@@ -57,11 +57,11 @@ func experiment(ctx context.Context, s *settings, stdout io.Writer) error {
 	defer stop()
 	fmt.Fprintln(stdout, s.command())
 	e := &trial{settings: s, stdout: stdout, logger: slog.New(slog.NewTextHandler(stdout, nil)), disks: map[int]*disk.Disk{}}
-	h, more, err := e.run(ctx)
-	if err != nil {
+	h, err := e.run(ctx)
+	if h == nil {
 		return err
 	}
-	return judge(s, h, s.out, more, stdout)
+	return errors.Join(judge(s, h, s.out, stdout), err)
 }
 
 // prepare empties the folder of the report and builds what is to be tested. It
@@ -77,10 +77,8 @@ func prepare(s *settings) error {
 	if !slices.ContainsFunc(bug.All(), func(b bug.Description) bool { return s.bug == "" || string(b.Name) == s.bug }) {
 		return fmt.Errorf("-bug: there is no %q; -bug list shows them", s.bug)
 	}
-	for _, old := range []string{"index.html", "timeline.html", "history.ndjson", "run.json", "lab"} {
-		if err := os.RemoveAll(filepath.Join(s.out, old)); err != nil {
-			return err
-		}
+	if err := clearReport(s.out); err != nil {
+		return err
 	}
 	if err := os.MkdirAll(filepath.Join(s.out, "lab"), 0o755); err != nil {
 		return err
@@ -89,6 +87,22 @@ func prepare(s *settings) error {
 		return err
 	}
 	return os.Setenv(usedSeed, strconv.FormatUint(s.seed, 10))
+}
+
+// clearReport removes the report of an earlier run, and nothing that is none.
+func clearReport(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	ours := len(entries) == 0 || slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == "history.ndjson" || e.Name() == "lab" })
+	if _, err := os.Stat(filepath.Join(dir, "lab", "secret")); !ours || len(entries) > 0 && err != nil {
+		return fmt.Errorf("-out: %s holds something that is no report; name another folder", dir)
+	}
+	return os.RemoveAll(dir)
 }
 
 // trial is one run.
@@ -101,37 +115,41 @@ type trial struct {
 	recorder *history.Recorder
 	load     *workload.Run
 	counters *counters
+	finds    []string
 }
 
 // run goes through a run from the first start to the last stop.
-func (e *trial) run(ctx context.Context) (h *history.History, more []check.Verdict, err error) {
+func (e *trial) run(ctx context.Context) (h *history.History, err error) {
 	defer func() { err = errors.Join(err, e.close()) }()
 	if err := e.open(); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if err := e.startNodes(ctx); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if e.recorder, err = history.NewRecorder(e.out); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	e.counters = watchCounters(e.lab, e.recorder)
+	e.counters = watchCounters(e.lab)
 	defer e.counters.stop()
 	options := workload.Options{Names: e.workloads, Rate: e.rate, Seed: e.seed, Recorder: e.recorder}
 	for _, n := range e.lab.Nodes() {
 		options.Nodes = append(options.Nodes, workload.Node{Name: nodeName(n), URL: n.URL()})
 	}
 	if e.load, err = workload.Start(ctx, options); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	defer e.load.Stop()
 	length, err := e.breakThings(ctx)
 	if err != nil {
-		return nil, nil, e.invalid(err)
+		return nil, err
 	}
 	healed := e.recorder.Now()
 	wait(ctx, quiet)
 	e.load.Stop()
+	if ctx.Err() != nil {
+		return nil, errInterrupted
+	}
 	return e.conclude(ctx, length, healed)
 }
 
@@ -152,16 +170,20 @@ func (e *trial) open() error {
 	fuse := slices.ContainsFunc(e.nemeses, func(n string) bool { return n == "power" || n == "disk" || n == "rot" })
 	for _, n := range e.lab.Nodes() {
 		n.Change(func(c *lab.Command) {
+			if old := os.Getenv(builtOld); old != "" {
+				c.Binary = old // until the nemesis upgrades it
+			}
 			c.Env = append(c.Env, "CAIRN_FAULT_CLOCK="+e.clock(n.Number()), "CAIRN_FAULT_BUG="+e.bug)
 		})
 		if !fuse {
 			continue
 		}
 		backing := filepath.Join(e.out, "lab", nodeName(n)+".disk")
-		e.disks[n.Number()], err = disk.Mount(disk.Options{Dir: n.Command().Data, Backing: backing, Logger: slog.New(slog.DiscardHandler)})
+		mounted, err := disk.Mount(disk.Options{Dir: n.Command().Data, Backing: backing, Logger: slog.New(slog.DiscardHandler)})
 		if err != nil {
 			return fmt.Errorf("%w: FUSE for the disk of %s: %w", errRefused, nodeName(n), err)
 		}
+		e.disks[n.Number()] = mounted
 		n.Change(func(c *lab.Command) { c.Data = filepath.Join(c.Data, "data") }) // a node replaces its folder, which a mount point does not allow
 	}
 	return nil
@@ -211,26 +233,34 @@ func (e *trial) startNodes(ctx context.Context) error {
 func (e *trial) breakThings(ctx context.Context) (time.Duration, error) {
 	w := &nemesis.World{
 		Lab: e.lab, Disks: e.disks, Recorder: e.recorder, Logger: e.logger, Present: os.Getenv(builtBinary), Old: os.Getenv(builtOld),
-		Away: awayBytes, Clock: e.clock, Written: e.load.Written,
+		Away: awayBytes, Clock: e.clock, Written: e.load.Written, Installs: installs,
 	}
-	working, cancel := context.WithTimeout(ctx, e.length)
-	defer cancel()
+	var err error
 	if len(e.nemeses) == 0 {
-		<-working.Done()
-	} else if err := w.Run(working, e.nemeses, e.seed); err != nil {
-		return 0, err
+		wait(ctx, e.length)
+	} else {
+		err = w.Run(ctx, e.nemeses, e.length, e.seed)
 	}
-	if ctx.Err() != nil {
-		return 0, errors.New("interrupted")
+	var find *nemesis.Find
+	switch {
+	case ctx.Err() != nil:
+		return 0, errInterrupted
+	case errors.As(err, &find):
+		e.found(err)
+	case err != nil:
+		return 0, err
 	}
 	return e.recorder.Now(), nil
 }
 
-// invalid makes an error of the nemesis the verdict of the run: a node that does
-// not come back, or that ought to have ended and did not, is a find.
-func (e *trial) invalid(err error) error {
-	fmt.Fprintf(e.stdout, "\nINVALID  %v\nagain:   %s\nlogs:    %s/lab/*.log\n", err, e.command(), e.out)
-	return errInvalid
+// errInterrupted ends a run that says nothing about Cairn.
+var errInterrupted = errors.New("interrupted")
+
+// found notes a promise that was broken before the harness's eyes. The run is
+// judged nevertheless, from what is left.
+func (e *trial) found(err error) {
+	e.logger.Error("find", "what", err)
+	e.finds = append(e.finds, err.Error())
 }
 
 func nodeName(n *lab.Node) string { return fmt.Sprintf("n%d", n.Number()) }

@@ -52,7 +52,8 @@ type Options struct {
 	// that any rate will do.
 	Rate float64
 	// Worked names the counters of History.Nodes that must not be zero, summed
-	// over the nodes. nil means DefaultWorked, an empty slice none.
+	// over the nodes. nil means DefaultWorked, an empty slice none. Of a history
+	// that says which nemeses were asked for, installs count only with install.
 	Worked []string
 }
 
@@ -68,7 +69,7 @@ type checker struct {
 	judge        func(*view, Options, *Verdict)
 }
 
-var checkers = []checker{linearizable, acknowledged, finalLog, equalNodes, realTime, atomic, conditions, totals, reads, followers, recovery, meaning}
+var checkers = []checker{linearizable, acknowledged, finalLog, equalNodes, realTime, atomic, conditions, totals, reads, followers, recovery, processes, meaning}
 
 // All runs every checker, in an order that puts first what says most.
 func All(h *history.History, o Options) []Verdict {
@@ -107,6 +108,9 @@ func (c checker) run(view *view, o Options) Verdict {
 
 // Linearizable judges each stream with Porcupine; see linearizable.go.
 func Linearizable(h *history.History, o Options) Verdict { return linearizable.run(newView(h), o) }
+
+// Processes judges how processes ended.
+func Processes(h *history.History) Verdict { return processes.run(newView(h), Options{}) }
 
 // Acknowledged judges that what was acknowledged is in the final log as it was
 // answered, and what was refused is not.

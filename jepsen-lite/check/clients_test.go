@@ -2,6 +2,7 @@ package check
 
 import (
 	"bytes"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -94,11 +95,36 @@ func TestRecovery(t *testing.T) {
 	}
 }
 
+func TestProcesses(t *testing.T) {
+	end := func(how string, code int, line string, at time.Duration) func(*history.History) {
+		return func(h *history.History) {
+			h.Exits = append(h.Exits, history.Exit{Node: "n2", At: at, How: how, Code: code, Status: fmt.Sprint("exit status ", code), LastLine: line})
+		}
+	}
+	testBad(t, Processes, []bad{
+		{"a find", func(h *history.History) { h.Finds = []string{"n1 is not ready after 1m0s"} }, "n1 is not ready after 1m0s"},
+		{"a panic", end(history.Itself, 2, "goroutine 1 [running]", 0), "n2 crashed with exit status 2"},
+		{"a panic that looks like a stop", end(history.Stopped, 2, "goroutine 1 [running]", 0), "n2 was asked to stop and ended with exit status 2"},
+		{"a fatal error without a fault", end(history.Itself, 1, "cairn-node: apply entry 7: no", 950*ms), "n2 ended by itself at 0.950s, without a fault that explains it"},
+		{"a handler's panic", func(h *history.History) { h.Nodes[0].Panics = 2 }, "n1: 2 panics of request handlers"},
+	})
+	h := good()
+	h.Faults = append(h.Faults, history.Fault{Nemesis: "disk", Nodes: []string{"n2"}, Start: 900 * ms, End: 1200 * ms})
+	end(history.Itself, 1, "cairn-node: write Raft's log: input/output error", 950*ms)(h)
+	end(history.Killed, -1, "", 960*ms)(h)
+	end(history.Stopped, 0, "stopped", 970*ms)(h)
+	if v := Processes(h); !v.Valid || v.Counts[history.Itself] != 1 {
+		t.Errorf("%v, %q", v.Counts, v.Problems)
+	}
+}
+
 func TestMeaning(t *testing.T) {
 	testBad(t, func(h *history.History) Verdict { return Meaning(h, Options{Rate: 7}) }, []bad{
 		{"too slow", func(h *history.History) { h.Ops[8].Outcome = history.Unknown }, "6.0 operations a second were acknowledged, fewer than 7"},
 		{"no length", func(h *history.History) { h.Length = 0 }, "0.0 operations a second"},
-		{"a fault without effect", func(h *history.History) { h.Faults[0].Bit["ended"] = 0 }, "nothing shows that kill -9 of n2 (kill, at 0.900s) took effect"},
+		{"a fault without effect", func(h *history.History) { h.Faults[0].Bit["ended"] = 0 }, "nothing shows that the nemesis kill took effect, in 1 fault"},
+		{"a kind that never struck", func(h *history.History) { h.Nemeses = []string{"kill", "pause"} }, "the nemesis pause never struck"},
+		{"a workload without success", func(h *history.History) { h.Workloads = []string{"unheard-of"} }, "of the workload unheard-of only 0 operations succeeded"},
 		{"no installs", func(h *history.History) {
 			for i := range h.Nodes {
 				delete(h.Nodes[i].Worked, "installs")

@@ -57,6 +57,9 @@ func (v *view) followed(f *history.Follower, given []*history.Delivery, acknowle
 			connections, last = connections+1, d.Connection
 		}
 	}
+	for _, fault := range f.Faults {
+		verdict.problem("follower %d was sent what is no event: %s", f.ID, fault)
+	}
 	if !f.Done {
 		verdict.problem("follower %d (%s) was never told that it had everything", f.ID, f.Form)
 	}

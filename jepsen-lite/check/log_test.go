@@ -28,6 +28,7 @@ func TestAll_GoodHistory(t *testing.T) {
 		"reads":           "1 linearizable read and 1 local read with 3 events",
 		"followers":       "10 deliveries in 4 connections of 2 followers",
 		"recovery":        "recovered from 1 fault, median 150ms, worst 150ms; not judged: 0 within another fault, 0 with too little time after",
+		"processes":       "0 processes were killed, 0 stopped when asked, 0 ended by themselves",
 		"meaning":         "7 operations acknowledged, 7.0/s; 1 fault",
 	}
 	for _, v := range verdicts {

@@ -2,6 +2,7 @@ package check
 
 import (
 	"fmt"
+	"slices"
 
 	"cairn/jepsen-lite/history"
 )
@@ -35,25 +36,69 @@ func judgeMeaning(v *view, o Options, verdict *Verdict) {
 	if rate < o.Rate {
 		verdict.problem("%.1f operations a second were acknowledged, fewer than %g", rate, o.Rate)
 	}
-	for i := range v.h.Faults {
-		f := &v.h.Faults[i]
-		if !bit(f) {
-			verdict.problem("nothing shows that %s (%s, at %.3fs) took effect", f.What, f.Nemesis, f.Start.Seconds())
-		}
-	}
+	judgeStruck(v, verdict)
+	judgeUsed(v, verdict)
 	for _, counter := range o.Worked {
 		sum := int64(0)
 		for i := range v.h.Nodes {
 			sum += v.h.Nodes[i].Worked[counter]
 		}
 		verdict.Counts[counter] = sum
-		if sum <= 0 {
+		if sum <= 0 && (counter != "installs" || v.h.Nemeses == nil || slices.Contains(v.h.Nemeses, "install")) {
 			verdict.problem("no node had any %s", counter)
 		}
 	}
 	verdict.Counts["operations"] = int64(done)
 	verdict.Counts["faults"] = int64(len(v.h.Faults))
 	verdict.Detail = fmt.Sprintf("%s acknowledged, %.1f/s; %s", count(done, "operation"), rate, count(len(v.h.Faults), "fault"))
+}
+
+// judgeStruck asks of every kind of fault that was asked for that it struck, and
+// that it showed. One that did not show may have come at a bad moment.
+func judgeStruck(v *view, verdict *Verdict) {
+	struck, showed := map[string]int{}, map[string]int{}
+	for i := range v.h.Faults {
+		f := &v.h.Faults[i]
+		struck[f.Nemesis]++
+		if bit(f) {
+			showed[f.Nemesis]++
+		} else {
+			verdict.Counts["faults that did not show"]++
+		}
+	}
+	kinds := slices.Clone(v.h.Nemeses)
+	for kind := range struck {
+		if !slices.Contains(kinds, kind) {
+			kinds = append(kinds, kind)
+		}
+	}
+	slices.Sort(kinds)
+	for _, kind := range kinds {
+		switch {
+		case struck[kind] == 0:
+			verdict.problem("the nemesis %s never struck", kind)
+		case showed[kind] == 0:
+			verdict.problem("nothing shows that the nemesis %s took effect, in %s", kind, count(struck[kind], "fault"))
+		}
+	}
+}
+
+// leastUse is how often a workload that was asked for must have succeeded.
+const leastUse = 3
+
+// judgeUsed asks of every workload that was asked for that it was of use.
+func judgeUsed(v *view, verdict *Verdict) {
+	used := map[string]int{"follow": len(v.h.Deliveries)}
+	for i := range v.h.Ops {
+		if op := &v.h.Ops[i]; op.Outcome == history.OK && op.Append != nil {
+			used[op.Workload]++
+		}
+	}
+	for _, w := range v.h.Workloads {
+		if used[w] < leastUse {
+			verdict.problem("of the workload %s only %d operations succeeded", w, used[w])
+		}
+	}
 }
 
 // bit reports whether something shows that a fault took effect.

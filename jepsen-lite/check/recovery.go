@@ -64,6 +64,7 @@ func judgeRecovery(v *view, _ Options, verdict *Verdict) {
 		}
 		took = append(took, window)
 	}
+	v.judgeFailover(verdict)
 	slices.Sort(took)
 	verdict.Counts["recovered"] = int64(len(took))
 	verdict.Counts["skipped_overlapping"] = int64(overlapped)
@@ -74,7 +75,40 @@ func judgeRecovery(v *view, _ Options, verdict *Verdict) {
 		verdict.Counts["median_ms"], verdict.Counts["worst_ms"] = median.Milliseconds(), worst.Milliseconds()
 		verdict.Detail += fmt.Sprintf(", median %v, worst %v", median.Round(time.Millisecond), worst.Round(time.Millisecond))
 	}
+	if n := verdict.Counts["failovers"]; n > 0 {
+		verdict.Detail += fmt.Sprintf("; %s without the leader, first append after %d ms at the median, %d ms at worst",
+			count(int(n), "fault"), verdict.Counts["failover_median_ms"], verdict.Counts["failover_worst_ms"])
+	}
 	verdict.Detail += fmt.Sprintf("; not judged: %s within another fault, %s with too little time after", comma(overlapped), comma(short))
+}
+
+// judgeFailover measures how long it took from a fault that took the leader out
+// until an append succeeded that was sent after it. It judges nothing: while a
+// majority is gone, none can.
+func (v *view) judgeFailover(verdict *Verdict) {
+	var took []time.Duration
+	for i := range v.h.Faults {
+		f := &v.h.Faults[i]
+		if !f.Leader {
+			continue
+		}
+		first := never
+		for j := range v.h.Ops {
+			if op := &v.h.Ops[j]; op.Append != nil && op.Outcome == history.OK && op.Start >= f.Start {
+				first = min(first, op.End-f.Start)
+			}
+		}
+		if first != never {
+			took = append(took, first)
+		}
+	}
+	if len(took) == 0 {
+		return
+	}
+	slices.Sort(took)
+	verdict.Counts["failovers"] = int64(len(took))
+	verdict.Counts["failover_median_ms"] = took[len(took)/2].Milliseconds()
+	verdict.Counts["failover_worst_ms"] = took[len(took)-1].Milliseconds()
 }
 
 // around reports whether another fault was at work when faults[i] was healed,

@@ -99,6 +99,8 @@ type Follower struct {
 	// it had been given everything up to position Through.
 	Done    bool   `json:"done"`
 	Through uint64 `json:"through"`
+	// Faults are what it was sent that is no part of a stream of events: first few.
+	Faults []string `json:"faults,omitempty"`
 }
 
 // Delivery is an event that a follower was given.
@@ -115,6 +117,7 @@ type Fault struct {
 	Nemesis string        `json:"nemesis"` // kill, pause, partition, …
 	What    string        `json:"what"`    // for people: "kill -9 of n2, the leader"
 	Nodes   []string      `json:"nodes,omitempty"`
+	Leader  bool          `json:"leader,omitempty"` // it took the leader out
 	Start   time.Duration `json:"start"`
 	End     time.Duration `json:"end"`
 	// Bit counts what shows that it took effect: processes ended, packets
@@ -129,6 +132,7 @@ type Node struct {
 	LogID    string    `json:"log_id"`
 	Events   []Event   `json:"-"` // its whole log, in order
 	Segments []Segment `json:"segments"`
+	Panics   int       `json:"panics,omitempty"` // of request handlers, by its log
 	// Worked counts what the node did in the run: rolls, savepoints, snapshots,
 	// installs, index flushes, compactions, write stalls.
 	Worked map[string]int64 `json:"worked,omitempty"`
@@ -156,4 +160,28 @@ type History struct {
 	Deliveries  []Delivery `json:"-"`
 	Faults      []Fault    `json:"-"`
 	Nodes       []Node     `json:"-"`
+	// What was asked for, by name.
+	Workloads []string `json:"workloads,omitempty"`
+	Nemeses   []string `json:"nemeses"`
+	// Finds are promises that the harness itself saw broken: a node that did not
+	// come back, or that went on where it had to end.
+	Finds []string `json:"finds,omitempty"`
+	Exits []Exit   `json:"exits,omitempty"`
+}
+
+// How a process came to end.
+const (
+	Killed  = "killed"
+	Stopped = "stopped" // asked to, which a sound one answers with status 0
+	Itself  = "by itself"
+)
+
+// Exit is the end of a process of a node.
+type Exit struct {
+	Node     string        `json:"node"`
+	At       time.Duration `json:"at"`
+	How      string        `json:"how"` // Killed, Stopped or Itself
+	Code     int           `json:"code"`
+	Status   string        `json:"status"`    // for people
+	LastLine string        `json:"last_line"` // that it wrote
 }

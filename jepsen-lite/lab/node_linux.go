@@ -158,7 +158,7 @@ func nodeEnv() []string {
 func (n *Node) await(p *process) {
 	exit := p.wait(n.number)
 	n.mu.Lock()
-	exit.Asked = p.asked
+	exit.Asked, exit.Stopped, exit.At = p.asked, p.stopped, time.Now()
 	n.mu.Unlock()
 	// Recorded first: who waited for the end finds it among the exits.
 	n.lab.record(exit)
@@ -201,6 +201,9 @@ func (n *Node) Stop(timeout time.Duration) error {
 	if p == nil {
 		return nil
 	}
+	n.mu.Lock()
+	p.stopped = true
+	n.mu.Unlock()
 	p.signal(syscall.SIGTERM)
 	n.Resume()
 	select {

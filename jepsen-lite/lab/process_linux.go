@@ -21,6 +21,8 @@ type Exit struct {
 	Code     int            // exit status, -1 if a signal ended it
 	Signal   syscall.Signal // that ended it, or 0
 	Asked    bool           // by Kill, Stop or Close; otherwise it ended by itself
+	Stopped  bool           // by Stop, to which a sound process answers with status 0
+	At       time.Time
 	Ran      time.Duration
 	LastLine string // that it wrote
 }
@@ -39,6 +41,7 @@ type process struct {
 	log     *os.File
 	started time.Time
 	asked   bool // Node.mu
+	stopped bool // Node.mu
 	paused  bool // Node.mu
 
 	ended chan struct{} // closed when exit is set

@@ -6,9 +6,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"cairn/client"
+	"cairn/event"
 	"cairn/jepsen-lite/disk"
+	"cairn/jepsen-lite/history"
 	"cairn/jepsen-lite/lab"
 )
 
@@ -24,11 +28,12 @@ func (w *World) power(ctx context.Context) (*fault, error) {
 	if len(nodes) == 0 {
 		return nil, nil
 	}
+	leads := w.includesLeader(ctx, nodes)
 	if err := w.Lab.Kill(numbers(nodes)...); err != nil {
 		return nil, err
 	}
-	keep := []float64{0, 0.5, 1}[w.rng.IntN(3)]
-	bit := map[string]int64{"processes killed": int64(len(nodes))}
+	keep := []float64{0, 0.5, 0.9}[w.rng.IntN(3)]
+	bit := map[string]int64{}
 	for _, n := range nodes {
 		lost, err := w.Disks[n.Number()].PowerLoss(w.rng, keep)
 		if err != nil {
@@ -39,7 +44,7 @@ func (w *World) power(ctx context.Context) (*fault, error) {
 		bit["names undone"] += lost.Names
 	}
 	return &fault{
-		what: fmt.Sprintf("power failure of %s (%s), %.0f %% of what was not fsynced is kept", names(nodes), who, 100*keep), nodes: nodes,
+		what: fmt.Sprintf("power failure of %s (%s), %.0f %% of what was not fsynced is kept", names(nodes), who, 100*keep), nodes: nodes, leader: leads,
 		heal: func(context.Context) (map[string]int64, error) { return bit, w.start(nodes) },
 	}, nil
 }
@@ -90,7 +95,7 @@ func (w *World) failDisk(ctx context.Context) (*fault, error) {
 				defer cancel()
 				exit, err := n.Wait(ended)
 				if err != nil {
-					return nil, fmt.Errorf("%s met a disk that %s and did not end: %w", name(n), what, err)
+					return nil, found("%s met a disk that %s and did not end: %v", name(n), what, err)
 				}
 				bit["nodes ended"]++
 				w.Logger.Info("node ended", "node", name(n), "exit", exit.String(), "said", exit.LastLine)
@@ -128,8 +133,15 @@ func (w *World) rot(ctx context.Context) (*fault, error) {
 			if err := w.start([]*lab.Node{n}); err != nil {
 				return nil, err
 			}
-			if err := w.ready(ctx, 5*time.Second, n); err != nil {
-				bit["starts refused"]++
+			if err := w.ready(ctx, 30*time.Second, n); err != nil && n.Alive() {
+				return nil, err
+			}
+			noticed, err := w.compare(ctx, n)
+			if err != nil {
+				return nil, err
+			}
+			if noticed {
+				bit["times noticed"]++
 			}
 			if err := n.Kill(); err != nil {
 				return nil, err
@@ -137,6 +149,51 @@ func (w *World) rot(ctx context.Context) (*fault, error) {
 			return bit, w.replace(ctx, n)
 		},
 	}, nil
+}
+
+// compare reads the whole log of a node, from its own disk, beside that of
+// another one. It must be the same, or the node must notice the damage.
+func (w *World) compare(ctx context.Context, n *lab.Node) (noticed bool, err error) {
+	for _, other := range w.Lab.Nodes() {
+		if other.Number() == n.Number() || !w.isReady(ctx, other) {
+			continue
+		}
+		want, err := readAll(ctx, other, 0)
+		if err != nil {
+			continue // it may be under a fault of its own
+		}
+		got, err := readAll(ctx, n, uint64(len(want)))
+		if err != nil {
+			return true, nil
+		}
+		for i := range want {
+			if i >= len(got) || got[i] != want[i] {
+				return false, found("%s serves damage: event %d differs from that of %s", name(n), i+1, name(other))
+			}
+		}
+		return false, nil
+	}
+	return false, nil
+}
+
+// readAll returns what a node has of the log, an entry for each event. It waits
+// until there are so many.
+func readAll(ctx context.Context, n *lab.Node, least uint64) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	c, err := client.New(client.Config{Nodes: []string{n.URL()}, Fixed: true, AttemptTimeout: 10 * time.Second, RetryFor: -1})
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	var all []string
+	for e, err := range c.AllEvents(ctx, event.Filter{}, client.ReadOptions{Local: true, MinPosition: least}) {
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, fmt.Sprint(e.Position, e.Stream, e.Version, e.ID, e.Time, history.Sum(e.Data)))
+	}
+	return all, nil
 }
 
 // lose takes away a part of what a node has on its disk. Without its votes or
@@ -151,16 +208,15 @@ func (w *World) lose(ctx context.Context) (*fault, error) {
 	if err := n.Kill(); err != nil {
 		return nil, err
 	}
-	part := []string{"raft/stable.db", "raft/wal", "logs/main/CURRENT", "state"}[w.rng.IntN(4)]
-	if part == "state" {
-		found, err := filepath.Glob(filepath.Join(n.Command().Data, "logs/main/gen-*/state"))
-		if err != nil || len(found) == 0 {
-			return nil, fmt.Errorf("%s has no state to lose: %w", name(n), err)
-		}
-		part, err = filepath.Rel(n.Command().Data, found[len(found)-1])
-		if err != nil {
-			return nil, err
-		}
+	current, err := os.ReadFile(filepath.Join(n.Command().Data, "logs/main/CURRENT"))
+	if err != nil {
+		return nil, err
+	}
+	generation, _, _ := strings.Cut(strings.TrimSpace(string(current)), " ")
+	state := filepath.Join("logs/main", generation, "state")
+	part := []string{"raft/stable.db", "raft/wal", "logs/main/CURRENT", state}[w.rng.IntN(4)]
+	if _, err := os.Stat(filepath.Join(n.Command().Data, part)); err != nil {
+		return nil, err
 	}
 	if err := os.RemoveAll(filepath.Join(n.Command().Data, part)); err != nil {
 		return nil, err
@@ -173,8 +229,10 @@ func (w *World) lose(ctx context.Context) (*fault, error) {
 			}
 			refusal := w.ready(ctx, 20*time.Second, n)
 			switch {
+			case refusal == nil && part == state: // it can be made again from the log
+				return map[string]int64{"states rebuilt": 1}, nil
 			case refusal == nil:
-				return nil, fmt.Errorf("%s started without %s as if nothing had happened", name(n), part)
+				return nil, found("%s started without %s as if nothing had happened", name(n), part)
 			case n.Alive():
 				return nil, refusal
 			}

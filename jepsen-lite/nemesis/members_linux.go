@@ -22,15 +22,16 @@ func (w *World) membership(ctx context.Context) (*fault, error) {
 		return &fault{
 			what: fmt.Sprintf("%s is removed while it runs and comes back empty, under a new id", name(n)), nodes: []*lab.Node{n}, lasts: time.Millisecond, last: true,
 			heal: func(ctx context.Context) (map[string]int64, error) {
-				if err := w.remove(ctx, n.Command().ID); err != nil {
+				before := n.Command().ID
+				if err := w.remove(ctx, before); err != nil {
 					return nil, err
 				}
 				ended, cancel := context.WithTimeout(ctx, stopTime)
 				defer cancel()
 				if _, err := n.Wait(ended); err != nil {
-					return nil, fmt.Errorf("%s was removed and did not end: %w", name(n), err)
+					return nil, found("%s was removed and did not end: %v", name(n), err)
 				}
-				return map[string]int64{"members changed": 2}, w.replace(ctx, n)
+				return w.replaced(ctx, n, before)
 			},
 		}, nil
 	}
@@ -40,9 +41,30 @@ func (w *World) membership(ctx context.Context) (*fault, error) {
 	return &fault{
 		what: fmt.Sprintf("the disk of %s is gone; an empty node takes its place", name(n)), nodes: []*lab.Node{n}, last: true,
 		heal: func(ctx context.Context) (map[string]int64, error) {
-			return map[string]int64{"members changed": 2}, w.replace(ctx, n)
+			return w.replaced(ctx, n, n.Command().ID)
 		},
 	}, nil
+}
+
+// replaced replaces a node and returns how the list of members shows it.
+func (w *World) replaced(ctx context.Context, n *lab.Node, before string) (map[string]int64, error) {
+	if err := w.replace(ctx, n); err != nil {
+		return nil, err
+	}
+	status, err := w.cluster(ctx)
+	if err != nil {
+		return nil, nil // nobody can say
+	}
+	bit := map[string]int64{"members removed": 1}
+	for _, m := range status.Members {
+		switch m.ID {
+		case before:
+			bit["members removed"] = 0
+		case n.Command().ID:
+			bit["members added"] = 1
+		}
+	}
+	return bit, nil
 }
 
 // turnClock sets the clock of one node forth or back, up to an hour.

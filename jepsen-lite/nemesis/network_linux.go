@@ -3,6 +3,7 @@ package nemesis
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"cairn/jepsen-lite/lab"
@@ -28,6 +29,7 @@ func (w *World) partition(ctx context.Context) (*fault, error) {
 	self := []int{one.Number()}
 	var links []lab.Link
 	var what string
+	isolated := false
 	switch w.rng.IntN(6) {
 	case 0:
 		links, what = lab.Between(half, all[len(half):]), fmt.Sprintf("halves: nodes %v cut off from the rest", half)
@@ -37,6 +39,7 @@ func (w *World) partition(ctx context.Context) (*fault, error) {
 		links, what = lab.OneWay(others, self), fmt.Sprintf("one-way: what the other nodes send to %s%s is lost", name(one), who)
 	case 3:
 		links, what = lab.Between(self, others), fmt.Sprintf("%s%s cut off from the other nodes, not from clients", name(one), who)
+		isolated = who != ""
 	case 4:
 		links, what = lab.Between(self, []int{lab.Client}), fmt.Sprintf("%s%s cut off from clients, not from the other nodes", name(one), who)
 	default:
@@ -48,7 +51,7 @@ func (w *World) partition(ctx context.Context) (*fault, error) {
 	before := w.Lab.Traffic(links...)
 	w.Lab.Cut(links...)
 	return &fault{
-		what: what, lasts: w.between(2*time.Second, 7*time.Second),
+		what: what, lasts: w.between(2*time.Second, 7*time.Second), leader: isolated,
 		heal: func(context.Context) (map[string]int64, error) {
 			w.Lab.Restore(links...)
 			after := w.Lab.Traffic(links...)
@@ -60,10 +63,14 @@ func (w *World) partition(ctx context.Context) (*fault, error) {
 // slow makes links slow or lossy, of one node or between all.
 func (w *World) slow(ctx context.Context) (*fault, error) {
 	nodes := numbers(w.Lab.Nodes())
-	links, where := lab.Between(nodes, append([]int{lab.Client}, nodes...)), "all links"
+	links, where := lab.Between(nodes, []int{lab.Client}), "all links"
+	for i, one := range nodes {
+		links = append(links, lab.Between([]int{one}, nodes[i+1:])...)
+	}
 	if w.rng.IntN(2) == 0 {
 		one := nodes[w.rng.IntN(len(nodes))]
-		links, where = lab.Between([]int{one}, append([]int{lab.Client}, nodes...)), fmt.Sprintf("the links of n%d", one)
+		others := slices.DeleteFunc(slices.Clone(nodes), func(n int) bool { return n == one })
+		links, where = lab.Between([]int{one}, append(others, lab.Client)), fmt.Sprintf("the links of n%d", one)
 	}
 	var q lab.Quality
 	var what string
@@ -93,7 +100,7 @@ func (w *World) transfer(ctx context.Context) (*fault, error) {
 	return &fault{
 		what: "a storm of leadership transfers", lasts: time.Millisecond, last: true,
 		heal: func(ctx context.Context) (map[string]int64, error) {
-			first, _ := w.cluster(ctx) // without one every term counts
+			first, before := w.cluster(ctx)
 			done := int64(0)
 			for end := time.Now().Add(w.between(2*time.Second, 5*time.Second)); time.Now().Before(end); {
 				if c, err := w.client(); err == nil {
@@ -105,7 +112,7 @@ func (w *World) transfer(ctx context.Context) (*fault, error) {
 				sleep(ctx, 100*time.Millisecond)
 			}
 			last, err := w.cluster(ctx)
-			if err != nil {
+			if before != nil || err != nil { // nobody can say
 				return map[string]int64{"transfers": done}, nil
 			}
 			return map[string]int64{"transfers": done, "terms": int64(last.Term) - int64(first.Term)}, nil

@@ -17,13 +17,14 @@ func (w *World) kill(ctx context.Context) (*fault, error) {
 	if len(nodes) == 0 {
 		return nil, nil
 	}
+	alive, leads := alive(nodes), w.includesLeader(ctx, nodes)
 	if err := w.Lab.Kill(numbers(nodes)...); err != nil {
 		return nil, err
 	}
 	return &fault{
-		what: fmt.Sprintf("kill -9 of %s (%s)", names(nodes), who), nodes: nodes,
+		what: fmt.Sprintf("kill -9 of %s (%s)", names(nodes), who), nodes: nodes, leader: leads,
 		heal: func(context.Context) (map[string]int64, error) {
-			return map[string]int64{"processes killed": int64(len(nodes))}, w.start(nodes)
+			return map[string]int64{"processes killed": alive}, w.start(nodes)
 		},
 	}, nil
 }
@@ -33,19 +34,19 @@ func (w *World) pause(ctx context.Context) (*fault, error) {
 	if len(nodes) == 0 {
 		return nil, nil
 	}
-	late := 0
+	alive, leads := alive(nodes), w.includesLeader(ctx, nodes)
 	for _, n := range nodes {
 		if err := n.Pause(); err != nil {
-			late++ // a thread of it waits for its disk; the others stand still
+			w.Logger.Info("not at rest yet", "node", name(n), "reason", err) // a thread of it waits for its disk
 		}
 	}
 	return &fault{
-		what: fmt.Sprintf("pause of %s (%s)", names(nodes), who), nodes: nodes,
+		what: fmt.Sprintf("pause of %s (%s)", names(nodes), who), nodes: nodes, leader: leads,
 		heal: func(context.Context) (map[string]int64, error) {
 			for _, n := range nodes {
 				n.Resume()
 			}
-			return map[string]int64{"processes paused": int64(len(nodes))}, nil
+			return map[string]int64{"processes paused": alive}, nil
 		},
 	}, nil
 }
@@ -55,20 +56,17 @@ func (w *World) restart(ctx context.Context) (*fault, error) {
 	return w.roll("a rolling restart", func(*lab.Node) {})
 }
 
-// upgrade moves the free nodes, one after the other, to the binary of an earlier
-// commit, or those that run it back to the present one.
+// upgrade moves the nodes, one after the other, from the binary of an earlier
+// commit, with which they began, to the present one. It can be done once.
 func (w *World) upgrade(ctx context.Context) (*fault, error) {
 	if w.Old == "" {
 		return nil, errors.New("there is no earlier binary: set -upgrade-from")
 	}
-	return w.roll("a rolling change of the binary", func(n *lab.Node) {
-		n.Change(func(c *lab.Command) {
-			if c.Binary == w.Old {
-				c.Binary = w.Present
-			} else {
-				c.Binary = w.Old
-			}
-		})
+	if len(w.free()) < len(w.Lab.Nodes()) || w.free()[0].Command().Binary == w.Present {
+		return nil, nil
+	}
+	return w.roll("a rolling upgrade", func(n *lab.Node) {
+		n.Change(func(c *lab.Command) { c.Binary = w.Present })
 	})
 }
 
@@ -84,7 +82,7 @@ func (w *World) roll(what string, change func(*lab.Node)) (*fault, error) {
 		heal: func(ctx context.Context) (map[string]int64, error) {
 			for _, n := range nodes {
 				if err := n.Stop(stopTime); err != nil {
-					return nil, err
+					return nil, found("%v", err)
 				}
 				change(n)
 				if err := w.start([]*lab.Node{n}); err != nil {
@@ -110,17 +108,25 @@ func (w *World) absence(ctx context.Context) (*fault, error) {
 	if l := w.leader(ctx); l != nil && l.Number() == n.Number() && len(nodes) > 1 {
 		n = nodes[1]
 	}
+	leads := w.includesLeader(ctx, []*lab.Node{n})
 	if err := n.Kill(); err != nil {
 		return nil, err
 	}
 	begun := w.Written()
 	return &fault{
-		what: fmt.Sprintf("absence of %s until it lacks more than the others keep", name(n)), nodes: []*lab.Node{n}, lasts: time.Millisecond, last: true,
+		what: fmt.Sprintf("absence of %s until it lacks more than the others keep", name(n)), nodes: []*lab.Node{n}, lasts: time.Millisecond, last: true, leader: leads,
 		heal: func(ctx context.Context) (map[string]int64, error) {
 			for limit := time.Now().Add(40 * time.Second); w.Written()-begun < w.Away && time.Now().Before(limit); {
 				sleep(ctx, 200*time.Millisecond)
 			}
-			return map[string]int64{"bytes missed": w.Written() - begun}, w.start([]*lab.Node{n})
+			if err := w.start([]*lab.Node{n}); err != nil {
+				return nil, err
+			}
+			if err := w.ready(ctx, time.Minute, n); err != nil {
+				return nil, err
+			}
+			installs, err := w.Installs(ctx, n)
+			return map[string]int64{"snapshots installed": installs}, err
 		},
 	}, nil
 }

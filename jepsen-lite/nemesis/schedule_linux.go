@@ -15,12 +15,13 @@ import (
 
 // fault is one that is at work.
 type fault struct {
-	what  string
-	nodes []*lab.Node
-	lasts time.Duration // 0 = a few seconds by chance
-	last  bool          // healing it needs a working majority: others are healed before
+	what   string
+	nodes  []*lab.Node
+	lasts  time.Duration // 0 = a few seconds by chance
+	last   bool          // healing it needs a working majority: others are healed before
+	leader bool          // it took the leader out
 	// heal undoes it and returns what shows that it took effect. It is called
-	// once, also when the run is to end at once.
+	// once.
 	heal func(ctx context.Context) (bit map[string]int64, err error)
 }
 
@@ -45,66 +46,102 @@ func strikes() map[string]strike {
 	}
 }
 
-// Run strikes and heals until ctx is done; then it heals what is left. Faults
-// come one at a time or two at once, by chance; every kind has its turn before
-// one comes again. An error means that a node did not come back, or that the
-// harness could not do its part.
-func (w *World) Run(ctx context.Context, names []string, seed uint64) error {
+// Run strikes and heals for so long, and longer until each kind has struck, but
+// no more than twice as long. Faults come one at a time or two at once, by
+// chance; every kind has its turn before one comes again. The error is a *Find,
+// that of ctx, or one of the harness.
+func (w *World) Run(ctx context.Context, kinds []string, length time.Duration, seed uint64) error {
 	w.rng = rand.New(rand.NewPCG(seed, 0))
 	w.busy, w.renamed = map[int]bool{}, map[int]int{}
 	w.http = &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	var deck []string
-	draw := func() string {
-		if len(deck) == 0 {
-			deck = slices.Clone(names)
-			w.rng.Shuffle(len(deck), func(i, j int) { deck[i], deck[j] = deck[j], deck[i] })
-		}
-		next := deck[0]
-		deck = deck[1:]
-		return next
-	}
-	for ctx.Err() == nil {
-		if !sleep(ctx, w.between(time.Second, 3*time.Second)) {
+	deck := &deck{kinds: kinds, rng: w.rng}
+	for begun := time.Now(); ; {
+		if over := time.Since(begun); over >= 2*length || over >= length && deck.turns > 0 {
 			return nil
 		}
-		var at []*struck
-		for range 1 + w.rng.IntN(2) {
-			s, err := w.strike(ctx, draw())
-			if err != nil {
-				return err
-			}
-			if s != nil {
-				at = append(at, s)
-			}
-			sleep(ctx, w.between(0, time.Second))
+		if !sleep(ctx, w.between(time.Second, 3*time.Second)) {
+			return ctx.Err()
 		}
-		slices.SortStableFunc(at, func(a, b *struck) int {
-			if a.last == b.last {
-				return 0
-			}
-			if b.last {
-				return -1
-			}
-			return 1
-		})
-		for _, s := range at {
-			sleep(ctx, s.lasts)
-			if err := w.heal(s); err != nil {
-				return fmt.Errorf("heal %s: %w", s.what, err)
-			}
-		}
-		if err := w.ready(context.WithoutCancel(ctx), time.Minute, w.Lab.Nodes()...); err != nil {
+		if err := w.round(ctx, deck); err != nil {
 			return err
 		}
 		if w.rng.IntN(4) > 0 { // long enough to see it recover
 			sleep(ctx, 5*time.Second)
 		}
 	}
-	return nil
+}
+
+// round strikes once or twice, heals, and waits for all nodes.
+func (w *World) round(ctx context.Context, deck *deck) error {
+	var at []*struck
+	for range 1 + w.rng.IntN(2) {
+		kind := deck.draw()
+		s, err := w.strike(ctx, kind)
+		if err != nil {
+			return err
+		}
+		if s == nil {
+			deck.putBack(kind)
+			continue
+		}
+		at = append(at, s)
+		sleep(ctx, w.between(0, time.Second))
+	}
+	slices.SortStableFunc(at, func(a, b *struck) int { return b2i(a.last) - b2i(b.last) })
+	for _, s := range at {
+		if !sleep(ctx, s.lasts) {
+			return ctx.Err() // the lab ends with all that is wrong in it
+		}
+		if err := w.heal(ctx, s); err != nil {
+			return fmt.Errorf("heal %s: %w", s.what, err)
+		}
+	}
+	return w.ready(ctx, time.Minute, w.Lab.Nodes()...)
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// deck deals kinds, each once before one comes again.
+type deck struct {
+	kinds []string
+	rng   *rand.Rand
+	left  []string
+	turns int // how often every kind has struck
+}
+
+func (d *deck) draw() string {
+	if len(d.left) == 0 {
+		d.left = slices.Clone(d.kinds)
+		d.rng.Shuffle(len(d.left), func(i, j int) { d.left[i], d.left[j] = d.left[j], d.left[i] })
+	}
+	next := d.left[0]
+	if d.left = d.left[1:]; len(d.left) == 0 {
+		d.turns++
+	}
+	return next
+}
+
+// putBack is for a kind that found nothing to strike at: it comes next but one.
+func (d *deck) putBack(kind string) {
+	if kind == "upgrade" {
+		return // it can be done once
+	}
+	if len(d.left) == 0 {
+		d.turns--
+	}
+	d.left = slices.Insert(d.left, min(1, len(d.left)), kind)
 }
 
 // strike begins a fault of a kind, if it finds something to strike at.
 func (w *World) strike(ctx context.Context, kind string) (*struck, error) {
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
 	links := kind == "partition" || kind == "slow"
 	if links && w.network {
 		return nil, nil
@@ -128,15 +165,15 @@ func (w *World) strike(ctx context.Context, kind string) (*struck, error) {
 	return &struck{f, kind, start}, nil
 }
 
-// heal ends a fault and records it. It must work when the run ends too.
-func (w *World) heal(s *struck) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+// heal ends a fault and records it.
+func (w *World) heal(ctx context.Context, s *struck) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute) // a rolling restart waits for each node
 	defer cancel()
 	bit, err := s.fault.heal(ctx)
 	if err != nil {
 		return err
 	}
-	record := history.Fault{Nemesis: s.kind, What: s.what, Start: s.start, End: w.Recorder.Now(), Bit: bit}
+	record := history.Fault{Nemesis: s.kind, What: s.what, Start: s.start, End: w.Recorder.Now(), Bit: bit, Leader: s.leader}
 	for _, n := range s.nodes {
 		record.Nodes = append(record.Nodes, name(n))
 		delete(w.busy, n.Number())

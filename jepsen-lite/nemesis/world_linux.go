@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
@@ -23,17 +24,26 @@ type World struct {
 	Disks    map[int]*disk.Disk // by number of the node; empty if nodes write to a real disk
 	Recorder *history.Recorder
 	Logger   *slog.Logger
-	Present  string                // the binary that nodes run
-	Old      string                // that of an earlier commit, for upgrade; "" = none
-	Away     int64                 // bytes of appends until an absent node needs a snapshot
-	Clock    func(node int) string // file that a node's clock is turned by
-	Written  func() int64          // bytes that clients have appended so far
-	rng      *rand.Rand            // of the schedule's goroutine, as is the rest
-	busy     map[int]bool          // nodes that a fault is at work on
-	network  bool                  // links that a fault is at work on
-	renamed  map[int]int           // how often a node came back under a new id
+	Present  string                                          // the binary that nodes run
+	Old      string                                          // that of an earlier commit, for upgrade; "" = none
+	Away     int64                                           // bytes of appends until an absent node needs a snapshot
+	Clock    func(node int) string                           // file that a node's clock is turned by
+	Installs func(context.Context, *lab.Node) (int64, error) // snapshots that a node has installed since its start
+	Written  func() int64                                    // bytes that clients have appended so far
+	rng      *rand.Rand                                      // of the schedule's goroutine, as is the rest
+	busy     map[int]bool                                    // nodes that a fault is at work on
+	network  bool                                            // links that a fault is at work on
+	renamed  map[int]int                                     // how often a node came back under a new id
 	http     *http.Client
 }
+
+// Find is a promise that Cairn has broken before the eyes of the nemesis. Any
+// other error is the harness's own.
+type Find struct{ What string }
+
+func (f *Find) Error() string { return f.What }
+
+func found(format string, args ...any) error { return &Find{fmt.Sprintf(format, args...)} }
 
 // name is what the history calls a node.
 func name(n *lab.Node) string { return "n" + strconv.Itoa(n.Number()) }
@@ -73,6 +83,23 @@ func (w *World) some(ctx context.Context, widest int) ([]*lab.Node, string) {
 	default:
 		return free, "all"
 	}
+}
+
+// alive counts the nodes that have a process.
+func alive(nodes []*lab.Node) int64 {
+	n := int64(0)
+	for _, node := range nodes {
+		if node.Alive() {
+			n++
+		}
+	}
+	return n
+}
+
+// includesLeader reports whether one of the nodes leads.
+func (w *World) includesLeader(ctx context.Context, nodes []*lab.Node) bool {
+	l := w.leader(ctx)
+	return l != nil && slices.ContainsFunc(nodes, func(n *lab.Node) bool { return n.Number() == l.Number() })
 }
 
 // leader is the node that leads, as far as anybody can say; nil if nobody can.
@@ -135,11 +162,14 @@ func (w *World) ready(ctx context.Context, patience time.Duration, nodes ...*lab
 		for !w.isReady(ctx, n) {
 			if !n.Alive() {
 				exit, err := n.Wait(ctx)
-				return errors.Join(fmt.Errorf("%s ended: %s: %s", name(n), exit, exit.LastLine), err)
+				if err != nil {
+					return err
+				}
+				return found("%s ended: %s: %s", name(n), exit, exit.LastLine)
 			}
 			select {
 			case <-ctx.Done():
-				return fmt.Errorf("%s is not ready after %s", name(n), patience)
+				return found("%s is not ready after %s", name(n), patience)
 			case <-time.After(50 * time.Millisecond):
 			}
 		}
@@ -200,7 +230,7 @@ func (w *World) remove(ctx context.Context, id string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("remove %s: %w", id, err)
+			return found("%s could not be removed: %v", id, err)
 		case <-time.After(200 * time.Millisecond):
 		}
 	}

@@ -103,6 +103,13 @@ func (a *actor) read(ctx context.Context, node int, what history.Read) (seen []h
 		page, err = c.ReadStream(ctx, what.Stream, o)
 	}
 	op.End = a.of.opts.Recorder.Now()
+	if what.Stream != "" && client.IsNotFound(err) {
+		// The stream has no events, as of the position that the answer names.
+		var absent *client.Problem
+		if errors.As(err, &absent) && absent.Position > 0 {
+			page, err = client.Page{Position: absent.Position}, nil
+		}
+	}
 	op.Outcome, op.Code, op.Detail = outcome(err)
 	if err == nil {
 		what.Position, what.Version = page.Position, page.Version

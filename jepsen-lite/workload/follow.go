@@ -2,6 +2,7 @@ package workload
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -85,7 +86,7 @@ func (f *follower) run(ctx context.Context) {
 			life = 2 * time.Second
 		}
 		once, cancel := context.WithTimeout(ctx, life)
-		_ = f.connect(once) // whatever ends it, the next one goes on where it got to
+		f.note(f.connect(once))
 		cancel()
 		select {
 		case <-ctx.Done():
@@ -98,13 +99,16 @@ func (f *follower) run(ctx context.Context) {
 func (f *follower) connect(ctx context.Context) error {
 	node := f.of.opts.Nodes[f.rng.IntN(len(f.of.opts.Nodes))]
 	f.connection++
-	query := url.Values{"after": {strconv.FormatUint(f.through, 10)}, "type": f.who.Types}
+	query := url.Values{"type": f.who.Types}
 	if f.who.Prefix != "" {
 		query.Set("stream_prefix", f.who.Prefix)
 	}
 	sse := f.who.Form == "sse"
 	if !sse {
 		query.Set("follow", "true")
+	}
+	if f.lastID == "" { // else Last-Event-ID says it, alone
+		query.Set("after", strconv.FormatUint(f.through, 10))
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, node.URL+"/v1/events?"+query.Encode(), nil)
 	if err != nil {
@@ -123,10 +127,14 @@ func (f *follower) connect(ctx context.Context) error {
 	defer answer.Body.Close()
 	if answer.StatusCode != http.StatusOK {
 		problem, _ := io.ReadAll(io.LimitReader(answer.Body, 4096)) // for people
-		return fmt.Errorf("status %d: %s", answer.StatusCode, problem)
+		if answer.StatusCode == http.StatusServiceUnavailable {
+			return fmt.Errorf("status %d: %s", answer.StatusCode, problem)
+		}
+		return &nonsenseError{fmt.Sprintf("status %d: %s", answer.StatusCode, problem)}
 	}
 	lines := bufio.NewScanner(answer.Body)
 	lines.Buffer(nil, maxMessage)
+	lines.Split(wholeLines)
 	if sse {
 		return f.messages(node.Name, lines)
 	}
@@ -136,6 +144,33 @@ func (f *follower) connect(ctx context.Context) error {
 		}
 	}
 	return lines.Err()
+}
+
+// nonsenseError is an answer that no node may give a follower, as opposed to a
+// connection that ended or a node that can't serve.
+type nonsenseError struct{ what string }
+
+func (e *nonsenseError) Error() string { return e.what }
+
+// maxFaults is how much nonsense is kept.
+const maxFaults = 5
+
+// note keeps what ended a connection if it was nonsense. Whatever it was, the
+// next one goes on where this one got to.
+func (f *follower) note(err error) {
+	var nonsense *nonsenseError
+	if errors.As(err, &nonsense) && len(f.who.Faults) < maxFaults {
+		f.who.Faults = append(f.who.Faults, nonsense.what)
+	}
+}
+
+// wholeLines is bufio.ScanLines without what a broken connection leaves of a
+// last line.
+func wholeLines(data []byte, atEOF bool) (advance int, token []byte, err error) {
+	if atEOF && !bytes.ContainsRune(data, '\n') {
+		return len(data), nil, nil
+	}
+	return bufio.ScanLines(data, atEOF)
 }
 
 // messages reads server-sent events.
@@ -154,7 +189,7 @@ func (f *follower) messages(node string, lines *bufio.Scanner) error {
 			at, _, _ := strings.Cut(id, "@")
 			position, err := strconv.ParseUint(at, 10, 64)
 			if err != nil {
-				return fmt.Errorf("message with id %q", id)
+				return &nonsenseError{fmt.Sprintf("a message with id %q", id)}
 			}
 			if name == "" && data != "" {
 				if err := f.given(node, []byte(data)); err != nil {
@@ -176,7 +211,7 @@ func (f *follower) line(node string, text []byte) error {
 		Heartbeat *struct{ Position uint64 } `json:"heartbeat"`
 	}
 	if err := json.Unmarshal(text, &sign); err != nil {
-		return err
+		return &nonsenseError{fmt.Sprintf("%v: %.80s", err, text)}
 	}
 	position := sign.Position
 	switch {
@@ -185,7 +220,7 @@ func (f *follower) line(node string, text []byte) error {
 	case sign.Heartbeat != nil:
 		position = sign.Heartbeat.Position
 	case position == 0:
-		return errors.New("a line that is neither event nor sign")
+		return &nonsenseError{fmt.Sprintf("a line that is neither event nor sign: %.80s", text)}
 	default:
 		if err := f.given(node, text); err != nil {
 			return err
@@ -199,7 +234,7 @@ func (f *follower) line(node string, text []byte) error {
 func (f *follower) given(node string, text []byte) error {
 	e, err := event.DecodeEvent(text)
 	if err != nil {
-		return err
+		return &nonsenseError{fmt.Sprintf("%v: %.80s", err, text)}
 	}
 	f.of.opts.Recorder.Delivery(history.Delivery{
 		Follower: f.who.ID, Connection: f.connection, Node: node, At: f.of.opts.Recorder.Now(), Event: Seen(&e),

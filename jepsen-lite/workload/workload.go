@@ -170,13 +170,6 @@ func (g *group) next() int {
 	return g.count
 }
 
-// last returns what next returned last.
-func (g *group) last() int {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.count
-}
-
 func (r *Run) newActor(number int, name string, g *group) *actor {
 	return &actor{
 		of: r, number: number, workload: name, group: g, known: map[string]uint64{},
