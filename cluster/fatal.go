@@ -26,10 +26,8 @@ func newFatal(onFatal func(error), logger *slog.Logger) *fatal {
 // fail reports an error that this node must not live on with. Only the first
 // one is passed on. It returns err.
 func (f *fatal) fail(err error) error {
-	f.once.Do(func() {
-		f.ended.Store(true)
-		f.report(err)
-	})
+	f.ended.Store(true) // also after expel
+	f.once.Do(func() { f.report(err) })
 	return err
 }
 

@@ -243,8 +243,12 @@ func (n *Node) serveTransfer(ctx context.Context, body []byte) ([]byte, error) {
 // those under way finish: an entry that the next leader commits would leave its
 // clients here without an outcome.
 func (n *Node) handOver(ctx context.Context, to string) error {
-	n.transfers.Lock()
-	defer n.transfers.Unlock()
+	select {
+	case n.transfers <- struct{}{}:
+		defer func() { <-n.transfers }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	v := n.views.load()
 	if !v.open() {
 		return ErrNoLeader

@@ -227,3 +227,23 @@ func TestWaitFuture(t *testing.T) {
 		}
 	})
 }
+
+// One transfer at a time; who waits for another one's end does so as long as it
+// has time.
+func TestTransfer_WaitsForAnotherWithinItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newMemCluster(t, 3, nil)
+		defer c.closeAll()
+		leader := c.nodes[c.leader()]
+		leader.transfers <- struct{}{}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := leader.Transfer(ctx, ""); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("beside another transfer: %v", err)
+		}
+		<-leader.transfers
+		if err := leader.Transfer(context.Background(), ""); err != nil {
+			t.Errorf("after it: %v", err)
+		}
+	})
+}

@@ -56,6 +56,22 @@ func TestQueue_Coalesces(t *testing.T) {
 	}
 }
 
+// A ticket that fits into a batch is not divided, so that it is written whole or
+// not at all.
+func TestQueue_KeepsTicketsTogether(t *testing.T) {
+	q := newQueue(100, 1000, 1, 10)
+	for _, commands := range [][]string{{"sixsix"}, {"abc", "def"}, {"ghi", "j"}, {"k"}} {
+		if _, err := q.put(ticketOf(commands...)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []string{"[sixsix]", "[abc def ghi j]", "[k]"} {
+		if got := fmt.Sprint(commandsOf(q.take())); got != want {
+			t.Errorf("batch %s, want %s", got, want)
+		}
+	}
+}
+
 func TestQueue_Bounds(t *testing.T) {
 	q := newQueue(4, 100, 1, 1000)
 	if _, err := q.put(newTicket([][]byte{make([]byte, 500)})); err != nil {

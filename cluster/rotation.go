@@ -24,7 +24,10 @@ func OpenWAL(dir string, vfs types.VFS, meta types.MetaStore, segmentSize int, l
 	}
 	wal, err := raftwal.Open(dir, raftwal.WithMetaStore(&rotation{meta, vfs}), raftwal.WithSegmentFiler(segment.NewFiler(dir, vfs)),
 		raftwal.WithSegmentSize(segmentSize), raftwal.WithLogger(newRaftLogger(logger, "raft-wal")))
-	if err == nil && bug.Is(bug.LostTail) {
+	if err != nil {
+		return nil, errors.Join(err, meta.Close()) // a lock of it would be held
+	}
+	if bug.Is(bug.LostTail) {
 		err = forgetTail(wal)
 	}
 	return wal, err
@@ -40,8 +43,8 @@ func OpenWAL(dir string, vfs types.VFS, meta types.MetaStore, segmentSize int, l
 // but not its belief that the segment is sealed. Load puts both right before
 // raft-wal looks: it notes the seal, or wipes what is left of the torn write.
 //
-// Crashes while Load runs change nothing: the next one finds the same, or finds
-// it done.
+// A crash while Load runs is as one before it: it finds the same again, or less
+// of the torn write, or finds it done.
 type rotation struct {
 	types.MetaStore
 	vfs types.VFS
@@ -61,9 +64,12 @@ func (r *rotation) Load(dir string) (types.PersistentState, error) {
 	case err != nil:
 		return state, fmt.Errorf("look at the last segment of Raft's log: %w", err)
 	case t.indexStart == 0:
-		return state, nil
+		return state, t.syncTail(dir, r.vfs)
 	case t.torn:
 		return state, t.wipe(dir, r.vfs)
+	}
+	if err := t.syncTail(dir, r.vfs); err != nil {
+		return state, err
 	}
 	now := time.Now()
 	sealed := &state.Segments[n-1]
@@ -105,25 +111,63 @@ func readTail(dir string, vfs types.VFS, info types.SegmentInfo) (t tail, err er
 		return t, err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	// The index names every entry, those of a torn write too.
-	bytes, err := frameLength(file, int64(t.indexStart)-frameHeader)
-	entries := uint64(0)
-	if t.last > 0 {
-		entries = t.last - info.BaseIndex + 1
-	}
-	if t.torn = uint64(bytes) != 4*entries; err != nil || !t.torn || entries == 0 {
+	writer := w.(*segment.Writer)
+	whole, err := t.wholeIndex(file, writer)
+	if t.torn = !whole; err != nil || whole || t.last == 0 {
 		return t, err
 	}
-	offset, err := w.(*segment.Writer).OffsetForFrame(t.last)
+	offset, err := writer.OffsetForFrame(t.last)
 	if err != nil {
 		return t, err
 	}
-	if bytes, err = frameLength(file, int64(offset)); err != nil {
+	bytes, err := frameLength(file, int64(offset))
+	if err != nil {
 		return t, err
 	}
 	payload := (int64(bytes) + frameHeader - 1) / frameHeader * frameHeader
 	t.end = int64(offset) + frameHeader + payload + frameHeader // behind the commit of that write
 	return t, nil
+}
+
+// wholeIndex reports whether the index that seals the segment leads to each of
+// its entries and to no more. An index that was to name an entry of a write that
+// is torn, or that is torn itself, does not: from then on nothing else would
+// tell where the entries are.
+func (t *tail) wholeIndex(file io.ReaderAt, w *segment.Writer) (bool, error) {
+	entries := uint64(0)
+	if t.last > 0 {
+		entries = t.last - t.info.BaseIndex + 1
+	}
+	bytes, err := frameLength(file, int64(t.indexStart)-frameHeader)
+	if err != nil || uint64(bytes) != 4*entries {
+		return false, err
+	}
+	index := make([]byte, bytes)
+	if _, err := file.ReadAt(index, int64(t.indexStart)); err != nil && err != io.EOF {
+		return false, err
+	}
+	for i := max(t.info.MinIndex, t.info.BaseIndex); i <= t.last; i++ { // what is below was cut off and is not read
+		offset, err := w.OffsetForFrame(i)
+		if err != nil {
+			return false, err
+		}
+		if binary.LittleEndian.Uint32(index[4*(i-t.info.BaseIndex):]) != offset {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// syncTail makes durable what is in the last segment: after a crash of the
+// process alone its last write may be in memory only, and nobody would sync a
+// segment any more that is sealed.
+func (t *tail) syncTail(dir string, vfs types.VFS) (err error) {
+	file, err := vfs.OpenWriter(dir, segment.FileName(t.info))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	return file.Sync()
 }
 
 func frameLength(file io.ReaderAt, offset int64) (uint32, error) {

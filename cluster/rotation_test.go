@@ -152,3 +152,46 @@ func TestRotation_SealTorn(t *testing.T) {
 		})
 	}
 }
+
+// The write that seals the segment of a log that was cut has no entries, only
+// the index. Torn, it must not take the index for good, for then nothing would
+// lead to what was acknowledged long ago.
+func TestRotation_SealOfACutTorn(t *testing.T) {
+	dir, meta := t.TempDir(), &memMeta{}
+	wal := openRotating(t, dir, meta)
+	const entries = 15
+	for i := uint64(1); i <= entries; i++ {
+		if err := wal.StoreLog(&raft.Log{Index: i, Term: 1, Data: fmt.Appendf(nil, "%0*d", 100+i, i)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	saved := meta.state
+	name := walFiles(t, dir)[0]
+	before, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := wal.DeleteRange(entries-3, entries); err != nil {
+		t.Fatal(err)
+	}
+	if err := wal.Close(); err != nil {
+		t.Fatal(err)
+	}
+	after, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	begin := 0
+	for begin < len(before) && before[begin] == after[begin] {
+		begin++
+	}
+	for _, kept := range []int{1, 8, 20, 40, 4 * entries} { // bytes of that write that reached the disk
+		torn := slices.Clone(after)
+		clear(torn[begin+kept:])
+		dir, meta := t.TempDir(), &memMeta{state: saved}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(name)), torn, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		expectLog(t, dir, meta, entries)
+	}
+}

@@ -159,28 +159,29 @@ func (m *membership) askAll(ctx context.Context, addrs map[string]string, within
 				defer mu.Unlock()
 				answers[id] = a
 			} else if ctx.Err() == nil {
-				m.notThere(id)
+				m.notThere(id, sent)
 			}
 		})
 	}
 	calls.Wait()
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	now := m.clock.mono()
 	for id, a := range answers {
-		m.seen[id] = heard{a.peerStatus, now}
+		m.seen[id] = heard{a.peerStatus, a.at}
 	}
 	return answers
 }
 
 // notThere notes that a node's address answered with an error, or for another
-// node: unlike one that is only slow, it does not count as alive.
-func (m *membership) notThere(id string) {
+// node: unlike one that is only slow, it does not count as alive, unless it was
+// heard since it was asked.
+func (m *membership) notThere(id string, asked time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	last := m.seen[id]
-	last.at = time.Time{}
-	m.seen[id] = last
+	if last := m.seen[id]; last.at.Before(asked) {
+		last.at = time.Time{}
+		m.seen[id] = last
+	}
 }
 
 // addresses returns where the servers of a list are, by id.

@@ -90,10 +90,11 @@ func (v *views) replaceLocked(old, next *view) {
 		return // the old one may lead on: what it has may yet be decided
 	}
 	v.former = slices.DeleteFunc(v.former, func(f *view) bool {
-		if f.leader != next.leader {
+		other := f.leader != next.leader || f.addr != next.addr // at another address it is another process
+		if other {
 			f.forward.abandon()
 		}
-		return f.leader != next.leader || f.forward.queue.idle()
+		return other || f.forward.queue.idle()
 	})
 }
 

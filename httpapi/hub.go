@@ -57,11 +57,11 @@ func (r *recent) encoded() []byte {
 	return r.json
 }
 
-// size is at most what r takes: the event and its JSON, in which a character of
+// size is the most that r takes: the event and its JSON, in which a character of
 // a name may take six bytes.
 func (r *recent) size() int {
 	e := &r.event
-	names := len(e.Stream) + len(e.Type) + len(e.ID) + len(e.CorrelationID) + len(e.CausationID) + len(e.Compensates)
+	names := len(e.ContentType) + len(e.Stream) + len(e.Type) + len(e.ID) + len(e.CorrelationID) + len(e.CausationID) + len(e.Compensates)
 	for _, tag := range e.Tags {
 		names += len(tag) + 16
 	}

@@ -63,13 +63,19 @@ func (m members) Propose(ctx context.Context, a *event.Append) (event.Outcome, e
 
 func (m members) ProposeAll(ctx context.Context, appends []*event.Append) ([]event.Outcome, error) {
 	outcomes := make([]event.Outcome, len(appends))
+	var failed error
+	decided := 0
 	for i, r := range m.node.ProposeAll(ctx, appends) {
-		if r.Err != nil {
-			return nil, r.Err
+		if outcomes[i] = r.Outcome; r.Err != nil {
+			failed = r.Err
+		} else {
+			decided++
 		}
-		outcomes[i] = r.Outcome
 	}
-	return outcomes, nil
+	if failed != nil && decided > 0 { // not together after all: none may be called not written
+		failed = &cluster.UnknownError{Cause: failed}
+	}
+	return outcomes, failed
 }
 
 func (m members) ReadIndex(ctx context.Context) error { return m.node.ReadIndex(ctx) }
