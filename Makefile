@@ -49,7 +49,7 @@ jepsen: ## break five real nodes for two minutes and judge (JEPSENFLAGS=… for 
 
 sim: ## simulate failures in virtual time: SEEDS clusters, from seed SEED on
 	go test -c -o bin/sim.test ./sim
-	cd sim && GOGC=off GOMEMLIMIT=2GiB ../bin/sim.test -test.run '^TestSim$$' -test.timeout 60m -seed $(SEED) -seeds $(SEEDS) $(SIMFLAGS)
+	cd sim && GOGC=400 ../bin/sim.test -test.run '^TestSim$$' -test.timeout 60m -seed $(SEED) -seeds $(SEEDS) $(SIMFLAGS)
 
 check: lint test race ## lint, test and race: what CI runs
 

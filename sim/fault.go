@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"strings"
+	"sync"
 	"time"
 
 	"cairn/jepsen-lite/history"
@@ -30,8 +31,9 @@ var faults = []struct {
 	{"partition", "network", 6, (*nemesis).partition},
 	{"one-way", "network", 3, (*nemesis).oneWay},
 	{"ring", "network", 2, (*nemesis).ring},
-	{"pause", "network", 3, (*nemesis).pause},
+	{"pause", "network", 5, (*nemesis).pause},
 	{"slow-net", "network", 3, (*nemesis).slowNet},
+	{"usurp", "network", 2, (*nemesis).usurp},
 	{"slow-disk", "other", 3, (*nemesis).slowDisk},
 	{"clock", "other", 3, (*nemesis).clock},
 	{"transfer", "other", 3, (*nemesis).transfer},
@@ -197,7 +199,7 @@ func (n *nemesis) restart(ctx context.Context) (string, []*host, map[string]int6
 			continue
 		}
 		if err := h.stop(); err != nil {
-			n.w.stopped(h, err)
+			n.w.fail("%s does not stop cleanly: %v", h.name, err)
 		}
 		ended++
 		n.wait(ctx, 10*time.Millisecond, time.Second)
@@ -276,12 +278,20 @@ func (n *nemesis) ring(ctx context.Context) (string, []*host, map[string]int64) 
 	return "a ring in which each node sees its neighbours alone", n.w.hosts, bit
 }
 
-// pause lets some nodes neither hear nor be heard, one by one.
+// pause comes as near as it can to stopping the processes of some nodes: they
+// neither hear nor are heard, and what they write to disk hangs, so that Raft
+// does not find out that its time is up.
 func (n *nemesis) pause(ctx context.Context) (string, []*host, map[string]int64) {
 	part := n.some()
 	in := members(part)
+	for _, h := range part {
+		h.stall.Store(int64(5 * time.Second))
+	}
 	bit := n.disturb(ctx, n.between(quality{cut: true}, func(a, b *host) bool { return in[a] || in[b] }))
-	return "frozen links of " + hostNames(part), part, bit
+	for _, h := range part {
+		h.stall.Store(0)
+	}
+	return "frozen " + hostNames(part), part, bit
 }
 
 // slowNet makes links slow and lossy.
@@ -353,4 +363,25 @@ func (n *nemesis) transfer(ctx context.Context) (string, []*host, map[string]int
 		}
 	}
 	return fmt.Sprintf("leadership handed on %d times", moved), nil, map[string]int64{"moved": moved}
+}
+
+// usurp cuts the leader off from the others at about the moment at which it has
+// told another node to take over: for a while it does not know that it was
+// succeeded.
+func (n *nemesis) usurp(ctx context.Context) (string, []*host, map[string]int64) {
+	r := n.w.leader()
+	if r == nil || !r.enter() {
+		return "", nil, nil
+	}
+	var transfer sync.WaitGroup
+	transfer.Go(func() {
+		defer r.leave()
+		limit, cancel := context.WithTimeout(r.lifetime, 3*time.Second)
+		defer cancel()
+		_ = r.node.Cluster().Transfer(limit, "") // whether it learns of its end is not the point
+	})
+	time.Sleep(time.Duration(n.rng.Int64N(int64(4 * time.Millisecond))))
+	bit := n.disturb(ctx, n.between(quality{cut: true}, func(a, b *host) bool { return a == r.host || b == r.host }))
+	transfer.Wait()
+	return r.host.name + " is cut off while it hands leadership on", []*host{r.host}, bit
 }

@@ -82,7 +82,7 @@ func (g *gossip) DialAddressTimeout(a memberlist.Address, timeout time.Duration)
 	}
 	done, stop := after(timeout)
 	defer stop()
-	peer, err := g.end.send(done, host)
+	peer, err := g.end.send(done, g.end.shut, host)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", a.Addr, err)
 	}

@@ -146,8 +146,8 @@ func (r *run) live() {
 // kill ends the run as a loss of power does: of what was not synced, percent of
 // the blocks and names are on the disk for the next run; 100 is the death of the
 // process alone. The node's goroutines go on for a while, on a disk that nobody
-// reads and a network where nobody hears them. It returns what was lost, false
-// if the host was down.
+// reads and a network where nobody hears them. It returns false
+// if the host was down already.
 func (h *host) kill(percent int, rng *rand.Rand) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -68,6 +68,8 @@ type endpoint struct {
 	address string
 	id      string
 	dead    chan struct{} // closed by kill
+	shut    chan struct{} // closed by Close: the node has stopped cleanly, and sends nothing more
+	once    sync.Once     // guards shut
 
 	raft    *transport
 	packets chan *packet
@@ -80,7 +82,7 @@ type endpoint struct {
 // listen makes a run's endpoint and puts it in the place of the one before.
 func (n *network) listen(address, id string) *endpoint {
 	e := &endpoint{
-		net: n, address: address, id: id, dead: make(chan struct{}),
+		net: n, address: address, id: id, dead: make(chan struct{}), shut: make(chan struct{}),
 		packets: make(chan *packet, 64), streams: make(chan net.Conn),
 	}
 	e.raft = newTransport(e)
@@ -111,8 +113,9 @@ func (e *endpoint) killed() bool {
 }
 
 // send takes a message to an address, as over a connection, and returns who
-// listens there when it arrives.
-func (e *endpoint) send(done <-chan struct{}, to string) (*endpoint, error) {
+// listens there when it arrives. Whose connection it is gives up when done is
+// closed, and has ended it when shut is.
+func (e *endpoint) send(done, shut <-chan struct{}, to string) (*endpoint, error) {
 	n := e.net
 	for first := true; ; first = false {
 		n.mu.Lock()
@@ -131,6 +134,8 @@ func (e *endpoint) send(done <-chan struct{}, to string) (*endpoint, error) {
 			case <-done:
 				return nil, errTimeout
 			case <-e.dead:
+				return nil, errReset
+			case <-shut:
 				return nil, errReset
 			}
 		}
@@ -167,7 +172,7 @@ func (e *endpoint) respond(done <-chan struct{}, to *endpoint) error {
 	if e.killed() {
 		return errReset
 	}
-	back, err := e.send(done, to.address)
+	back, err := e.send(done, to.shut, to.address)
 	if err == nil && back != to {
 		err = errReset
 	}
@@ -189,7 +194,7 @@ func (e *endpoint) Call(ctx context.Context, addr, name string, body []byte) ([]
 	if err != nil {
 		return nil, cluster.NotSent(err)
 	}
-	peer, err := e.send(ctx.Done(), host)
+	peer, err := e.send(ctx.Done(), e.shut, host)
 	if err != nil {
 		return nil, cluster.NotSent(fmt.Errorf("dial %s: %w", addr, err))
 	}
@@ -221,11 +226,15 @@ func (e *endpoint) Call(ctx context.Context, addr, name string, body []byte) ([]
 		return r.body, nil
 	case <-peer.dead:
 	case <-e.dead:
+	case <-e.shut:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 	return nil, fmt.Errorf("call %s at %s: %w", name, addr, errReset)
 }
 
-// Close does nothing: the run that owns the endpoint kills it.
-func (e *endpoint) Close() error { return nil }
+// Close ends what waits for an answer. The run that owns the endpoint kills it.
+func (e *endpoint) Close() error {
+	e.once.Do(func() { close(e.shut) })
+	return nil
+}

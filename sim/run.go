@@ -27,8 +27,7 @@ const (
 
 // Options of Run.
 type Options struct {
-	Seed   uint64
-	Nodes  int           // 0 = 3, or 5 for every third seed
+	Seed   uint64        // every third one has five nodes, the others three
 	Length time.Duration // of the part with faults; 0 = 55 s, so that clients work for a minute
 	Level  slog.Level    // least level of the nodes' log lines that are kept
 }
@@ -57,15 +56,13 @@ func (r *Result) WriteLog(w io.Writer) error {
 // it leaves no goroutine behind unless a node has met a fatal error.
 func Run(o Options) *Result {
 	o.Length = cmp.Or(o.Length, 55*time.Second)
-	if o.Nodes == 0 {
-		o.Nodes = 3
-		if o.Seed%3 == 0 {
-			o.Nodes = 5
-		}
+	nodes := 3
+	if o.Seed%3 == 0 {
+		nodes = 5
 	}
 	began := time.Now()
 	result := &Result{Options: o, log: &journal{began: began, level: o.Level}}
-	w, err := newWorld(o.Seed, o.Nodes, result.log)
+	w, err := newWorld(o.Seed, nodes, result.log)
 	if err != nil {
 		result.Failures = []string{err.Error()}
 		return result
@@ -141,6 +138,10 @@ func (w *world) readAll() []history.Node {
 	var nodes []history.Node
 	for _, h := range w.hosts {
 		r := h.current()
+		if r == nil {
+			w.fail("%s has gone down when all was healed", h.name)
+			return nil
+		}
 		ctx, cancel := context.WithTimeout(context.Background(), settleTime)
 		var q history.Read
 		err := r.read(ctx, &q)
@@ -158,7 +159,7 @@ func (w *world) readAll() []history.Node {
 func (w *world) stopAll(h *history.History) {
 	for i, host := range w.hosts {
 		if err := host.stop(); err != nil {
-			w.stopped(host, err)
+			w.fail("%s does not stop cleanly: %v", host.name, err)
 		}
 		if i < len(h.Nodes) {
 			segments, err := host.segments()

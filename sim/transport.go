@@ -117,7 +117,7 @@ func call[T any](t *transport, id raft.ServerID, target raft.ServerAddress, args
 	if err != nil {
 		return err
 	}
-	peer, err := t.end.send(done, host)
+	peer, err := t.end.send(done, t.end.shut, host)
 	if err != nil {
 		return fmt.Errorf("dial %s: %w", target, err)
 	}
@@ -137,6 +137,8 @@ func call[T any](t *transport, id raft.ServerID, target raft.ServerAddress, args
 	case peer.raft.calls <- rpc:
 	case <-peer.dead:
 		return errReset
+	case <-t.end.shut:
+		return errReset
 	case <-done:
 		return errTimeout
 	}
@@ -151,6 +153,8 @@ func call[T any](t *transport, id raft.ServerID, target raft.ServerAddress, args
 		*resp = *r.Response.(*T)
 		return nil
 	case <-peer.dead:
+		return errReset
+	case <-t.end.shut:
 		return errReset
 	case <-done:
 		return errTimeout

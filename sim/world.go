@@ -17,7 +17,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"sync"
 	"time"
 
@@ -90,16 +89,6 @@ func (w *world) fail(format string, args ...any) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.faults = append(w.faults, fmt.Sprintf("at %.3fs: %s", w.rec.Now().Seconds(), fault))
-}
-
-// stopped judges the error of a clean stop. Raft waits for messages to nodes that
-// can't be reached longer than a stop may take; nothing is lost by that.
-func (w *world) stopped(h *host, err error) {
-	if strings.Contains(err.Error(), "shut Raft down: ") {
-		w.log.note("%s: %v", h.name, err)
-		return
-	}
-	w.fail("%s does not stop cleanly: %v", h.name, err)
 }
 
 func (w *world) failures() []string {
