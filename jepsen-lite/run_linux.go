@@ -167,7 +167,7 @@ func (e *trial) open() error {
 	if err != nil {
 		return err
 	}
-	fuse := slices.ContainsFunc(e.nemeses, func(n string) bool { return n == "power" || n == "disk" || n == "rot" })
+	fuse := slices.ContainsFunc(e.nemeses, func(n string) bool { return n == "power" || n == "disk" || n == "rot" || n == "usurp" })
 	for _, n := range e.lab.Nodes() {
 		n.Change(func(c *lab.Command) {
 			if old := os.Getenv(builtOld); old != "" {

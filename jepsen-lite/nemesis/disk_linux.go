@@ -105,6 +105,45 @@ func (w *World) failDisk(ctx context.Context) (*fault, error) {
 	}, nil
 }
 
+// usurp lets the leader hang in a write, so that it can't step down, and cuts it
+// off from the other nodes: they elect another leader, and clients still reach
+// the first, which must not answer as if it still led.
+func (w *World) usurp(ctx context.Context) (*fault, error) {
+	if len(w.Disks) == 0 {
+		return nil, errNoDisks
+	}
+	l := w.leader(ctx)
+	if l == nil || w.busy[l.Number()] {
+		return nil, nil
+	}
+	var others []int
+	for _, n := range w.Lab.Nodes() {
+		if n.Number() != l.Number() {
+			others = append(others, n.Number())
+		}
+	}
+	d := w.Disks[l.Number()]
+	held := d.Counters().Stalled
+	release, err := d.Inject(disk.Fault{Kind: disk.Stall, Ops: disk.Write | disk.Sync})
+	if err != nil {
+		return nil, err
+	}
+	sleep(ctx, 200*time.Millisecond) // for the next append to reach the disk
+	links := lab.Between([]int{l.Number()}, others)
+	before := w.Lab.Traffic(links...)
+	w.Lab.Cut(links...)
+	return &fault{
+		what: fmt.Sprintf("%s, the leader, hangs in a write and is cut off from the other nodes, not from clients", name(l)), nodes: []*lab.Node{l}, leader: true,
+		lasts: w.between(2*time.Second, 6*time.Second),
+		heal: func(context.Context) (map[string]int64, error) {
+			release()
+			w.Lab.Restore(links...)
+			dropped := int64(w.Lab.Traffic(links...).Cut - before.Cut)
+			return map[string]int64{"packets dropped": dropped, "writes held up": d.Counters().Stalled - held}, w.start([]*lab.Node{l})
+		},
+	}, nil
+}
+
 // rot flips a bit of what a node has stored of the log, starts the node again
 // and then replaces it: damage that nobody has read yet is still damage.
 func (w *World) rot(ctx context.Context) (*fault, error) {

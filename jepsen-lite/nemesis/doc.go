@@ -26,6 +26,7 @@ func kinds() []kind {
 		{"power", "power failures: killed nodes lose what was not fsynced (needs FUSE)"},
 		{"disk", "a disk fails (EIO), tears a write, fills up or stalls (needs FUSE)"},
 		{"rot", "a bit of the log flips on a disk; the node is replaced (needs FUSE)"},
+		{"usurp", "the leader's disk hangs while it is cut off from the other nodes, not from clients (needs FUSE)"},
 		{"clock", "a clock jumps by up to an hour, forth or back (needs a binary built with -tags faults)"},
 		{"transfer", "leadership is handed over again and again"},
 		{"membership", "nodes are removed, replaced by empty ones, and added"},

@@ -40,7 +40,7 @@ type strike func(w *World, ctx context.Context) (*fault, error)
 func strikes() map[string]strike {
 	return map[string]strike{
 		"kill": (*World).kill, "pause": (*World).pause, "partition": (*World).partition, "slow": (*World).slow,
-		"power": (*World).power, "disk": (*World).failDisk, "rot": (*World).rot, "clock": (*World).turnClock,
+		"power": (*World).power, "disk": (*World).failDisk, "rot": (*World).rot, "usurp": (*World).usurp, "clock": (*World).turnClock,
 		"transfer": (*World).transfer, "membership": (*World).membership, "loss": (*World).lose,
 		"install": (*World).absence, "restart": (*World).restart, "upgrade": (*World).upgrade,
 	}
@@ -142,7 +142,7 @@ func (w *World) strike(ctx context.Context, kind string) (*struck, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	links := kind == "partition" || kind == "slow"
+	links := cutsLinks(kind)
 	if links && w.network {
 		return nil, nil
 	}
@@ -165,6 +165,9 @@ func (w *World) strike(ctx context.Context, kind string) (*struck, error) {
 	return &struck{f, kind, start}, nil
 }
 
+// cutsLinks says of which kinds one is at work at a time.
+func cutsLinks(kind string) bool { return kind == "partition" || kind == "slow" || kind == "usurp" }
+
 // heal ends a fault and records it.
 func (w *World) heal(ctx context.Context, s *struck) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Minute) // a rolling restart waits for each node
@@ -178,7 +181,7 @@ func (w *World) heal(ctx context.Context, s *struck) error {
 		record.Nodes = append(record.Nodes, name(n))
 		delete(w.busy, n.Number())
 	}
-	if s.kind == "partition" || s.kind == "slow" {
+	if cutsLinks(s.kind) {
 		w.network = false
 	}
 	w.Recorder.Fault(record)
