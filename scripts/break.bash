@@ -23,12 +23,24 @@ begin() {
 # finish stops what begin started.
 finish() { [ -z "$started" ] || "$cluster" down; }
 
-# leader prints the number of the node that leads.
-leader() {
+# running prints the numbers of the nodes that take connections.
+running() {
   local i
   for i in 1 2 3 4 5 6 7 8 9; do
-    "$cairn" cluster status --node "127.0.0.1:70${i}0" --output json 2>/dev/null |
-      sed -n 's/.*"leader":"node-\([1-9]\)[^"]*".*/\1/p' && return 0
+    if (exec 3<>"/dev/tcp/127.0.0.1/70${i}0") 2>/dev/null; then echo "$i"; fi
+  done
+}
+
+# leader prints the number of the node that leads.
+leader() {
+  local i found
+  for i in $(running); do
+    found=$("$cairn" cluster status --node "127.0.0.1:70${i}0" --output json 2>/dev/null |
+      sed -n 's/.*"leader":"node-\([1-9]\)[^"]*".*/\1/p')
+    if [ -n "$found" ]; then
+      echo "$found"
+      return 0
+    fi
   done
   return 1
 }
@@ -36,7 +48,7 @@ leader() {
 # others prints the addresses of all nodes but one, as flags of cairn.
 others() {
   local i
-  for i in 1 2 3; do
+  for i in $(running); do
     [ "$i" = "$1" ] || printf -- '--node 127.0.0.1:70%s0 ' "$i"
   done
 }

@@ -28,9 +28,9 @@ formatted() {
 
 scripts_parse() {
   local script bad=0
-  for script in scripts/*.sh .ci/run; do
+  for script in scripts/*.sh scripts/*.bash .ci/run; do
     bash -n "$script" || bad=1
-    [ -x "$script" ] || {
+    [ -x "$script" ] || [[ $script == *.bash ]] || {
       echo "$script is not executable" >&2
       bad=1
     }
