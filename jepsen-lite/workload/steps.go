@@ -144,6 +144,9 @@ func (a *actor) stepRetry(ctx context.Context) {
 		if a.rng.IntN(2) == 0 {
 			what.Events = append(what.Events, a.event(stream+"-too", "Tried", 0, ballast))
 		}
+		if a.rng.IntN(2) == 0 { // nobody else writes here; a retry must not be refused for its own events
+			what.Conditions = []event.Condition{{Kind: event.StreamAtVersion, Stream: stream, Version: a.known[stream]}}
+		}
 		a.open = &what
 	}
 	_, outcome := a.append(ctx, a.anyNode(), *a.open)
