@@ -65,12 +65,6 @@ func (c *counters) look(ctx context.Context, n *lab.Node) {
 	}
 }
 
-// installs is how many snapshots a node has installed since its start.
-func installs(ctx context.Context, n *lab.Node) (int64, error) {
-	now, err := measure(ctx, n)
-	return now["installs"], err
-}
-
 // measure reads what the present process of a node has counted.
 func measure(ctx context.Context, n *lab.Node) (map[string]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)

@@ -26,13 +26,12 @@ import (
 )
 
 // Sizes that make nodes roll, save, take snapshots and install them within
-// seconds, and what an absent node must have missed to need a snapshot.
+// seconds.
 const (
 	segmentSize    = "256KiB"
 	savepointBytes = "128KiB"
 	snapshotBytes  = "512KiB"
 	trailingBytes  = "128KiB"
-	awayBytes      = 1 << 20
 )
 
 // quiet is how long clients go on after the last fault was healed, so that it
@@ -233,7 +232,7 @@ func (e *trial) startNodes(ctx context.Context) error {
 func (e *trial) breakThings(ctx context.Context) (time.Duration, error) {
 	w := &nemesis.World{
 		Lab: e.lab, Disks: e.disks, Recorder: e.recorder, Logger: e.logger, Present: os.Getenv(builtBinary), Old: os.Getenv(builtOld),
-		Away: awayBytes, Clock: e.clock, Written: e.load.Written, Installs: installs,
+		Clock: e.clock, Count: measure,
 	}
 	var err error
 	if len(e.nemeses) == 0 {

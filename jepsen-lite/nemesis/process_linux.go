@@ -97,8 +97,9 @@ func (w *World) roll(what string, change func(*lab.Node)) (*fault, error) {
 	}, nil
 }
 
-// absence kills a node and lets it come back when the others have appended more
-// than they keep for it.
+// absence kills a node and lets it come back when the others have forgotten what
+// it lacks: when each of them has taken two more snapshots, behind which Raft's
+// log is cut.
 func (w *World) absence(ctx context.Context) (*fault, error) {
 	nodes := w.free()
 	if len(nodes) == 0 {
@@ -112,21 +113,41 @@ func (w *World) absence(ctx context.Context) (*fault, error) {
 	if err := n.Kill(); err != nil {
 		return nil, err
 	}
-	begun := w.Written()
 	return &fault{
-		what: fmt.Sprintf("absence of %s until it lacks more than the others keep", name(n)), nodes: []*lab.Node{n}, lasts: time.Millisecond, last: true, leader: leads,
+		what: fmt.Sprintf("absence of %s until the others have forgotten what it lacks", name(n)), nodes: []*lab.Node{n}, lasts: time.Millisecond, last: true, leader: leads,
 		heal: func(ctx context.Context) (map[string]int64, error) {
-			for limit := time.Now().Add(40 * time.Second); w.Written()-begun < w.Away && time.Now().Before(limit); {
-				sleep(ctx, 200*time.Millisecond)
-			}
+			w.awaitSnapshots(ctx, n)
 			if err := w.start([]*lab.Node{n}); err != nil {
 				return nil, err
 			}
 			if err := w.ready(ctx, time.Minute, n); err != nil {
 				return nil, err
 			}
-			installs, err := w.Installs(ctx, n)
-			return map[string]int64{"snapshots installed": installs}, err
+			counted, err := w.Count(ctx, n)
+			return map[string]int64{"snapshots installed": counted["installs"]}, err
 		},
 	}, nil
+}
+
+// awaitSnapshots waits until every node but one has taken two snapshots, or for
+// a minute.
+func (w *World) awaitSnapshots(ctx context.Context, but *lab.Node) {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	for _, n := range w.Lab.Nodes() {
+		if n.Number() == but.Number() {
+			continue
+		}
+		first, taken := int64(-1), int64(0)
+		for ctx.Err() == nil && taken < 2 {
+			if counted, err := w.Count(ctx, n); err == nil { // else it is away itself
+				now := counted["snapshots"]
+				if first < 0 || now < first { // it was started again
+					first = now
+				}
+				taken = now - first
+			}
+			sleep(ctx, 200*time.Millisecond)
+		}
+	}
 }

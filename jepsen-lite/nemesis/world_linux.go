@@ -24,16 +24,14 @@ type World struct {
 	Disks    map[int]*disk.Disk // by number of the node; empty if nodes write to a real disk
 	Recorder *history.Recorder
 	Logger   *slog.Logger
-	Present  string                                          // the binary that nodes run
-	Old      string                                          // that of an earlier commit, for upgrade; "" = none
-	Away     int64                                           // bytes of appends until an absent node needs a snapshot
-	Clock    func(node int) string                           // file that a node's clock is turned by
-	Installs func(context.Context, *lab.Node) (int64, error) // snapshots that a node has installed since its start
-	Written  func() int64                                    // bytes that clients have appended so far
-	rng      *rand.Rand                                      // of the schedule's goroutine, as is the rest
-	busy     map[int]bool                                    // nodes that a fault is at work on
-	network  bool                                            // links that a fault is at work on
-	renamed  map[int]int                                     // how often a node came back under a new id
+	Present  string                                                     // the binary that nodes run
+	Old      string                                                     // that of an earlier commit, for upgrade; "" = none
+	Clock    func(node int) string                                      // file that a node's clock is turned by
+	Count    func(context.Context, *lab.Node) (map[string]int64, error) // what the present process of a node has counted
+	rng      *rand.Rand                                                 // of the schedule's goroutine, as is the rest
+	busy     map[int]bool                                               // nodes that a fault is at work on
+	network  bool                                                       // links that a fault is at work on
+	renamed  map[int]int                                                // how often a node came back under a new id
 	http     *http.Client
 }
 

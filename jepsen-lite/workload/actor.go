@@ -76,9 +76,6 @@ func (a *actor) append(ctx context.Context, node int, what event.Append) (client
 	op.Outcome, op.Code, op.Detail = outcome(err)
 	if err == nil {
 		sent.First, sent.Last, sent.Versions, sent.Duplicate = answer.First, answer.Last, answer.Versions, answer.Duplicate
-		for i := range what.Events {
-			a.of.written.Add(int64(len(what.Events[i].Data)))
-		}
 		for stream, version := range answer.Versions {
 			a.known[stream] = version
 		}

@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"cairn/client"
@@ -88,11 +87,7 @@ type Run struct {
 	stop      context.CancelFunc
 	loads     sync.WaitGroup
 	followers []*follower
-	written   atomic.Int64
 }
-
-// Written is how many bytes of data were acknowledged so far.
-func (r *Run) Written() int64 { return r.written.Load() }
 
 // Start starts the workloads. They run until Stop.
 func Start(ctx context.Context, o Options) (*Run, error) {
