@@ -27,7 +27,7 @@ func (t *raftTransport) pretend(id raft.ServerID, target raft.ServerAddress, arg
 		return send(resp)
 	}
 	go func() {
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(300 * time.Millisecond)
 		_ = send(&raft.AppendEntriesResponse{}) // it has noted what came of it
 	}()
 	*resp = raft.AppendEntriesResponse{Term: args.Term, LastLog: args.Entries[len(args.Entries)-1].Index, Success: true}
