@@ -81,6 +81,9 @@ func (e *trial) lastPosition(ctx context.Context) (position uint64, err error) {
 
 // readBack returns all that one node has up to a position, from its own disk.
 func (e *trial) readBack(ctx context.Context, n *lab.Node, position uint64) (logID string, events []history.Event, err error) {
+	if !n.Alive() {
+		return "", nil, errors.New("it does not run")
+	}
 	ctx, cancel := context.WithTimeout(ctx, readTime)
 	defer cancel()
 	c, err := client.New(client.Config{Nodes: []string{n.URL()}, Fixed: true, AttemptTimeout: 20 * time.Second})
