@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package disk is a disk that can lose power: a FUSE file system (Linux) that
 // stands under the data directory of one node and, told to, forgets what was
 // not fsynced. It can also fail, hang, fill up, tear a write and rot.
