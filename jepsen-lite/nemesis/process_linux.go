@@ -99,7 +99,8 @@ func (w *World) roll(what string, change func(*lab.Node)) (*fault, error) {
 
 // absence kills a node and lets it come back when the others have forgotten what
 // it lacks: when each of them has taken two more snapshots, behind which Raft's
-// log is cut.
+// log is cut, and was started again. As long as it runs, raft-wal reads what was
+// cut off from the file it is in.
 func (w *World) absence(ctx context.Context) (*fault, error) {
 	nodes := w.free()
 	if len(nodes) == 0 {
@@ -117,7 +118,11 @@ func (w *World) absence(ctx context.Context) (*fault, error) {
 		what: fmt.Sprintf("absence of %s until the others have forgotten what it lacks", name(n)), nodes: []*lab.Node{n}, lasts: time.Millisecond, last: true, leader: leads,
 		heal: func(ctx context.Context) (map[string]int64, error) {
 			w.awaitSnapshots(ctx, n)
-			if err := w.start([]*lab.Node{n}); err != nil {
+			all := w.Lab.Nodes()
+			if err := w.Lab.Kill(numbers(all)...); err != nil {
+				return nil, err
+			}
+			if err := w.start(all); err != nil {
 				return nil, err
 			}
 			if err := w.ready(ctx, time.Minute, n); err != nil {
@@ -129,13 +134,13 @@ func (w *World) absence(ctx context.Context) (*fault, error) {
 	}, nil
 }
 
-// awaitSnapshots waits until every node but one has taken two snapshots, or for
-// a minute.
+// awaitSnapshots waits until every node that runs, but for one, has taken two
+// snapshots, or for a minute.
 func (w *World) awaitSnapshots(ctx context.Context, but *lab.Node) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	for _, n := range w.Lab.Nodes() {
-		if n.Number() == but.Number() {
+		if n.Number() == but.Number() || !n.Alive() {
 			continue
 		}
 		first, taken := int64(-1), int64(0)
