@@ -139,20 +139,23 @@ func (w *World) absence(ctx context.Context) (*fault, error) {
 func (w *World) awaitSnapshots(ctx context.Context, but *lab.Node) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	for _, n := range w.Lab.Nodes() {
-		if n.Number() == but.Number() || !n.Alive() {
-			continue
-		}
-		first, taken := int64(-1), int64(0)
-		for ctx.Err() == nil && taken < 2 {
-			if counted, err := w.Count(ctx, n); err == nil { // else it is away itself
-				now := counted["snapshots"]
-				if first < 0 || now < first { // it was started again
-					first = now
-				}
-				taken = now - first
+	first := map[int]int64{}
+	for enough := false; !enough && ctx.Err() == nil; sleep(ctx, 200*time.Millisecond) {
+		enough = true
+		for _, n := range w.Lab.Nodes() {
+			if n.Number() == but.Number() || !n.Alive() {
+				continue
 			}
-			sleep(ctx, 200*time.Millisecond)
+			counted, err := w.Count(ctx, n)
+			if err != nil {
+				enough = false
+				continue
+			}
+			now := counted["snapshots"]
+			if begun, known := first[n.Number()]; !known || now < begun { // or it was started again
+				first[n.Number()] = now
+			}
+			enough = enough && now >= first[n.Number()]+2
 		}
 	}
 }
