@@ -30,7 +30,7 @@ while read -r name flags; do
   # shellcheck disable=SC2086 # several flags
   if wanted "$name" "$@"; then try "$name" $flags </dev/null; fi
 done <<'TRIES'
-early-ack -nodes 3 -nemesis kill,pause -time 30s
+early-ack -nodes 5 -nemesis partition -time 45s
 skip-fsync -nodes 3 -nemesis power -time 30s
 stale-reads -nodes 3 -nemesis slow -time 15s
 no-conditions -nodes 3 -nemesis none -time 10s
