@@ -247,7 +247,7 @@ func (n *Node) handOver(ctx context.Context, to string) error {
 	case n.transfers <- struct{}{}:
 		defer func() { <-n.transfers }()
 	case <-ctx.Done():
-		return ctx.Err()
+		return fmt.Errorf("%w: another transfer is under way: %w", ErrTimeout, ctx.Err())
 	}
 	v := n.views.load()
 	if !v.open() {

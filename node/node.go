@@ -58,8 +58,8 @@ type Options struct {
 	Stores Stores
 
 	Listener net.Listener // clients are served on it, and Stop closes it; nil = no HTTP
-	Logger   *slog.Logger
-	// OnFatal is called when the node must not go on, by any goroutine and perhaps
+	Logger   *slog.Logger // required
+	// OnFatal, required, is called when the node must not go on, by any goroutine and perhaps
 	// more than once. It must not wait for the node.
 	OnFatal func(error)
 }
