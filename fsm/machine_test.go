@@ -84,6 +84,7 @@ func TestMachine_Deterministic(t *testing.T) {
 			}
 		}
 	})
+	t.Logf("%d rolls, %d savepoints, %d crashes", rolls, savepoints, crashes)
 	if rolls == 0 || savepoints == 0 || crashes == 0 {
 		t.Errorf("%d rolls, %d savepoints, %d crashes: the test tested nothing", rolls, savepoints, crashes)
 	}

@@ -134,7 +134,7 @@ func anyAppend(t *rapid.T) event.Append {
 			Stream: rapid.SampledFrom([]string{"a", "a-1", "b-1", "b-2"}).Draw(t, "stream"),
 			Type:   rapid.SampledFrom([]string{"T", "U"}).Draw(t, "type"),
 			Tags:   rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"x", "y", "z"}), 0, 2, rapid.ID).Draw(t, "tags"),
-			Data:   []byte(fmt.Sprintf(`{"n":%d}`, rapid.IntRange(0, 3).Draw(t, "n"))),
+			Data:   fmt.Appendf(nil, `{"n":%d,"pad":"%0200d"}`, rapid.IntRange(0, 3).Draw(t, "n"), 0), // a few fill a segment
 		}
 		if len(e.Tags) == 0 {
 			e.Tags = nil
