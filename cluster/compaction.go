@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -42,9 +43,34 @@ func (n *Node) compact(ctx context.Context) {
 	}
 }
 
+// Snapshot has a snapshot taken of what this node has applied, and returns when
+// there is one, if need be the one before, which nothing has followed.
+func (n *Node) Snapshot(ctx context.Context) error {
+	if !n.gate.enter() {
+		return ErrClosed
+	}
+	defer n.gate.leave()
+	for {
+		err := n.snapshot(ctx)
+		switch {
+		case err == nil || errors.Is(err, raft.ErrNothingNewToSnapshot):
+			return nil
+		case errors.Is(err, raft.ErrRaftShutdown):
+			return ErrClosed
+		}
+		select {
+		case <-time.After(snapshotPause / 4): // a savepoint is being written
+		case <-ctx.Done():
+			return fmt.Errorf("take a snapshot: %w", err)
+		}
+	}
+}
+
 // snapshot has Raft take one and keep entries behind it for slow followers, as
 // many as Config.TrailingBytes allow.
 func (n *Node) snapshot(ctx context.Context) error {
+	n.snapshots.Lock()
+	defer n.snapshots.Unlock()
 	begun := time.Now()
 	fresh := n.log.sizes.begin()
 	trailing := n.log.sizes.trailing(n.cfg.TrailingBytes)

@@ -54,6 +54,8 @@ type Config struct {
 	QueueBytes    int64 // the same in bytes; 0 = 64 MiB
 	InFlight      int   // entries proposed but not yet applied; 0 = 1
 
+	Preparer Preparer // fetches snapshots before they are installed; nil = Raft carries them
+
 	Logger     *slog.Logger
 	OnFatal    func(error)           // called once, when the process must end at once: see doc.go
 	Registerer prometheus.Registerer // nil = no metrics
@@ -197,7 +199,11 @@ type NetworkOptions struct {
 	MayVote func() bool
 	// Address returns where a member is now.
 	Address func(id raft.ServerID) (raft.ServerAddress, bool)
-	Logger  *slog.Logger
+	// Offer has the server at an address fetch the files of a snapshot, whose
+	// manifest it is given, and returns true when it has them, false if it wants
+	// the whole stream. Nil = always the stream.
+	Offer  func(id raft.ServerID, addr, snapshot string, manifest []byte) (ready bool, err error)
+	Logger *slog.Logger
 }
 
 // Stores are what a node keeps beside the log of events. A node that is given

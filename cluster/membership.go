@@ -206,6 +206,17 @@ func (m *membership) address(id raft.ServerID) (raft.ServerAddress, bool) {
 // tookPart says that this node agreed to form a cluster.
 func (m *membership) tookPart() bool { return m.former.tookPart() }
 
+// peers returns the HTTP addresses of the other live members by id.
+func (m *membership) peers() map[string]string {
+	urls := make(map[string]string)
+	for _, i := range m.roster.alive() {
+		if i.ID != m.cfg.NodeID && i.HTTP != "" {
+			urls[i.ID] = i.HTTP
+		}
+	}
+	return urls
+}
+
 // httpURL returns a member's HTTP address, "" if unknown.
 func (m *membership) httpURL(id string) string {
 	if id == m.cfg.NodeID {

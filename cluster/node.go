@@ -54,6 +54,7 @@ type Node struct {
 	commands    *commandFinder
 	transfers   chan struct{} // holds a token while leadership is handed over: one at a time
 	reloads     sync.Mutex    // one change of Raft's configuration at a time
+	snapshots   sync.Mutex    // one snapshot at a time
 	caughtUp    atomic.Bool
 	running     sync.WaitGroup // goroutines that end with ending or with stopped
 	futures     atomic.Int64   // goroutines that wait for Raft
@@ -113,7 +114,7 @@ func (n *Node) startStores(_ context.Context, snaps raft.SnapshotStore) error {
 func (n *Node) startNetwork(context.Context, raft.SnapshotStore) error {
 	o := NetworkOptions{
 		NodeID: n.cfg.NodeID, Raft: n.cfg.Raft, Secret: n.cfg.Secret, Logger: n.logger,
-		LogID: n.sm.LogID, Address: n.memberAddress,
+		LogID: n.sm.LogID, Address: n.memberAddress, Offer: n.offer,
 	}
 	last, err := n.log.LastIndex()
 	if err != nil {
@@ -137,6 +138,7 @@ func (n *Node) startNetwork(context.Context, raft.SnapshotStore) error {
 	n.server.handle(callForward, n.serveForward)
 	n.server.handle(callTransfer, n.serveTransfer)
 	n.server.handle(callWatch, n.serveWatch)
+	n.server.handle(callOffer, n.serveOffer)
 	n.members, err = n.cfg.members(&n.cfg, membershipDeps{
 		raft:          func() *raft.Raft { return n.raft },
 		sm:            n.sm,
@@ -295,6 +297,10 @@ func (n *Node) Leader() (id, httpURL string) {
 	}
 	return string(v.leader), n.members.httpURL(string(v.leader))
 }
+
+// Peers returns the HTTP URLs of the other nodes that gossip knows to be alive,
+// by node id.
+func (n *Node) Peers() map[string]string { return n.members.peers() }
 
 // Status describes the cluster as this node sees it.
 func (n *Node) Status(ctx context.Context) Status { return n.members.status(ctx) }

@@ -26,6 +26,8 @@ type memberships interface {
 	tookPart() bool
 	// httpURL returns a member's advertised HTTP address, "" if unknown.
 	httpURL(id string) string
+	// peers returns the HTTP addresses of the other live members by id.
+	peers() map[string]string
 	// clockStamp returns the leader's time in nanoseconds, at most 1 s above the
 	// median of the voters' clocks. It is called once an entry.
 	clockStamp() int64

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -90,7 +89,7 @@ func openTCPNetwork(o NetworkOptions) (Network, error) {
 		MaxPool:         raftPool,
 		MaxRPCsInFlight: 2,
 		Timeout:         raftTimeout,
-	}), address: o.Address}
+	}), address: o.Address, offer: o.Offer}
 	n.transport.calls = n.transport.NetworkTransport.Consumer()
 	if o.MayVote != nil {
 		guarded := make(chan raft.RPC)
@@ -111,6 +110,7 @@ func openTCPNetwork(o NetworkOptions) (Network, error) {
 type raftTransport struct {
 	*raft.NetworkTransport
 	address func(raft.ServerID) (raft.ServerAddress, bool)
+	offer   func(id raft.ServerID, addr, snapshot string, manifest []byte) (ready bool, err error)
 	calls   <-chan raft.RPC // what Raft is to answer
 	behind  sync.Map        // of bug.EarlyAck: servers that a message did not reach
 }
@@ -189,11 +189,6 @@ func (t *raftTransport) RequestVote(id raft.ServerID, target raft.ServerAddress,
 // RequestPreVote asks whether it would be given.
 func (t *raftTransport) RequestPreVote(id raft.ServerID, target raft.ServerAddress, args *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
 	return t.NetworkTransport.RequestPreVote(id, t.at(id, target), args, resp)
-}
-
-// InstallSnapshot sends a snapshot.
-func (t *raftTransport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
-	return t.NetworkTransport.InstallSnapshot(id, t.at(id, target), args, resp, data)
 }
 
 // TimeoutNow tells a server to call an election.

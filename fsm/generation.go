@@ -65,13 +65,13 @@ func (m *Machine) openGeneration() (*generation, state, index.Savepoint, error) 
 		return fail(errors.Join(err, x.Close()))
 	}
 	if st.logID != "" {
-		if err := m.supports(st.version); err != nil {
+		if err := supports(st.version); err != nil {
 			return fail(errors.Join(err, x.Close(), log.Close()))
 		}
 	}
 	g := &generation{dir: dir, logDir: m.opts.Generations.LogDir(), log: log, index: x, fs: fs, generations: m.opts.Generations, logger: m.logger, closed: make(chan struct{})}
 	g.refs.Store(1)
-	if err := g.checkIdentity(&st); err != nil {
+	if err := checkIdentity(dir, log, &st); err != nil {
 		return fail(errors.Join(err, g.close()))
 	}
 	return g, st, saved, nil
@@ -89,17 +89,17 @@ func readSavepoint(fs vfs.FS, dir string) (index.Savepoint, error) {
 
 // checkIdentity holds the log's segments against the birth that the state
 // remembers.
-func (g *generation) checkIdentity(st *state) error {
+func checkIdentity(dir string, log *eventlog.Log, st *state) error {
 	if st.position == 0 {
 		return nil // what the log holds, if anything, is cut before it is used
 	}
-	id, size, ok := g.log.Identity()
+	id, size, ok := log.Identity()
 	want, err := toLogID(st.logID)
 	if err != nil {
 		return err
 	}
 	if !ok || id != want || size != st.segmentSize {
-		return fmt.Errorf("%s: the log's segments are not those of log %s", g.dir, st.logID)
+		return fmt.Errorf("%s: the log's segments are not those of log %s", dir, st.logID)
 	}
 	return nil
 }

@@ -1,7 +1,6 @@
 package fsm
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -90,11 +89,7 @@ func (m *Machine) checkpoint(f *frozen) (snapshot.Manifest, error) {
 		Format: snapshot.ManifestFormat, LogID: f.logID, Version: f.version, Generation: fs.PathBase(f.gen.dir),
 		Index: sp.Index, Position: sp.Position, State: name,
 	}
-	for _, seg := range f.gen.log.Sealed(sp.Position) {
-		man.Segments = append(man.Segments, snapshot.Segment{
-			Name: seg.Name, Base: seg.Base, Last: seg.Last, Size: seg.Size, Hash: hex.EncodeToString(seg.Hash[:]),
-		})
-	}
+	man.Segments = manifestSegments(f.gen.log.Sealed(sp.Position))
 	active, length, err := f.gen.log.ActiveAt(sp.Position)
 	if err == nil && active != "" { // what is damaged here must not be given to others
 		err = eventlog.VerifyPrefix(fs, fs.PathJoin(f.gen.logDir, active), length)
@@ -123,7 +118,7 @@ func (m *Machine) install(manifest *snapshot.Manifest) error {
 		return fmt.Errorf("its data generation %s is in use already", manifest.Generation)
 	}
 	// An older program must refuse before it opens what it can't read.
-	if err := m.supports(manifest.Version); err != nil {
+	if err := supports(manifest.Version); err != nil {
 		return err
 	}
 	if err := m.opts.RaiseVersion(manifest.Version); err != nil {

@@ -43,13 +43,15 @@ func (m *Machine) decideBirth(c *event.Command, now int64) (event.Outcome, error
 	if err != nil {
 		return event.Outcome{}, fmt.Errorf("birth of the log: %w", err)
 	}
-	if err := m.supports(birth.ClusterVersion); err != nil {
+	if err := supports(birth.ClusterVersion); err != nil {
 		return event.Outcome{}, err
 	}
 	if err := m.gen.log.Create(id, birth.SegmentSize); err != nil {
 		return event.Outcome{}, fmt.Errorf("birth of the log: %w", err)
 	}
-	m.state.logID, m.state.segmentSize, m.state.version = birth.LogID, birth.SegmentSize, birth.ClusterVersion
+	if err := m.state.take(&c.Append.Events[0]); err != nil {
+		return event.Outcome{}, err
+	}
 	m.published.setMembers(m.state.membership())
 	if err := m.opts.OnBirth(birth.LogID); err != nil {
 		return event.Outcome{}, fmt.Errorf("note the log's id: %w", err)
@@ -65,21 +67,11 @@ func (m *Machine) decideVersion(c *event.Command, now int64) (event.Outcome, err
 	if raise.Version <= m.state.version {
 		return event.Outcome{Code: event.Duplicate}, nil
 	}
-	if err := m.supports(raise.Version); err != nil {
+	if err := m.state.take(&c.Append.Events[0]); err != nil {
 		return event.Outcome{}, err
 	}
-	m.state.version = raise.Version
 	m.published.setMembers(m.state.membership())
 	return m.accept(c, now)
-}
-
-// supports reports why this program can't go on under a cluster version: it
-// would have to guess what the entries after it mean.
-func (m *Machine) supports(version uint32) error {
-	if version == 0 || version > SupportedVersion {
-		return fmt.Errorf("the log is of cluster version %d, this program knows up to %d: start a newer cairn-node", version, SupportedVersion)
-	}
-	return nil
 }
 
 func (m *Machine) decideRemoval(c *event.Command, now int64) (event.Outcome, error) {
@@ -90,7 +82,54 @@ func (m *Machine) decideRemoval(c *event.Command, now int64) (event.Outcome, err
 	if _, ok := m.state.removed[removal.NodeID]; ok {
 		return event.Outcome{Code: event.Duplicate}, nil
 	}
-	m.state.removed[removal.NodeID] = struct{}{}
+	if err := m.state.take(&c.Append.Events[0]); err != nil {
+		return event.Outcome{}, err
+	}
 	m.published.setMembers(m.state.membership())
 	return m.accept(c, now)
+}
+
+// supports reports why this program can't go on under a cluster version: it
+// would have to guess what the entries after it mean.
+func supports(version uint32) error {
+	if version == 0 || version > SupportedVersion {
+		return fmt.Errorf("the log is of cluster version %d, this program knows up to %d: start a newer cairn-node", version, SupportedVersion)
+	}
+	return nil
+}
+
+// take takes up what an accepted event of a '$' stream says; others say
+// nothing to the machine. Apply and Fold come to the same state because both go
+// through here.
+func (s *state) take(e *event.Event) error {
+	if !event.IsSystem(e.Stream) {
+		return nil
+	}
+	var birth event.LogCreated
+	var raise event.ClusterVersion
+	var removal event.MemberRemoved
+	var into any
+	switch {
+	case e.Stream == event.StreamLog && e.Type == event.TypeLogCreated:
+		into = &birth
+	case e.Stream == event.StreamLog && e.Type == event.TypeClusterVersion:
+		into = &raise
+	case e.Stream == event.StreamMembers && e.Type == event.TypeMemberRemoved:
+		into = &removal
+	default:
+		return fmt.Errorf("a system event %s of type %q, which this program does not know: %w", e.Stream, e.Type, event.ErrMalformed)
+	}
+	if err := json.Unmarshal(e.Data, into); err != nil {
+		return fmt.Errorf("%s of %s: %w", e.Type, e.Stream, err)
+	}
+	switch into {
+	case &birth:
+		s.logID, s.segmentSize, s.version = birth.LogID, birth.SegmentSize, birth.ClusterVersion
+	case &raise:
+		s.version = raise.Version
+	case &removal:
+		s.removed[removal.NodeID] = struct{}{}
+		return nil
+	}
+	return supports(s.version)
 }

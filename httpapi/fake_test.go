@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -65,6 +66,7 @@ type fakeStore struct {
 	selects  int
 	removed  []string
 	moved    []string
+	file     []byte // contents of fakeFile
 
 	ids      map[string]uint64 // positions of chosen ids, by stream and id
 	versions map[string]uint64
@@ -462,4 +464,29 @@ func (f *fakeStore) Remove(_ context.Context, id string) error {
 	}
 	f.set(func() { f.removed = append(f.removed, id) })
 	return nil
+}
+
+// fakeFile is the only file of a fakeStore, of its log as of its snapshot.
+const fakeFile = "00000000000000000001.seg"
+
+func (f *fakeStore) Log() (LogFiles, error) {
+	return LogFiles{Log: f.LogID(), Position: f.Applied(), Segments: []SegmentFile{{Name: fakeFile, Base: 1, Last: f.Applied(), Size: int64(len(f.file))}}}, nil
+}
+
+func (f *fakeStore) OpenSegment(name string) (File, error) {
+	if name != fakeFile {
+		return File{}, errFakeNotFound
+	}
+	return File{ReaderAt: bytes.NewReader(f.file), Closer: io.NopCloser(nil), Size: int64(len(f.file))}, nil
+}
+
+func (f *fakeStore) OpenState(snapshot, name string) (File, error) {
+	if snapshot != "snap" {
+		return File{}, errFakeNotFound
+	}
+	return f.OpenSegment(name)
+}
+
+func (f *fakeStore) Snapshot(ctx context.Context) (SnapshotInfo, error) {
+	return SnapshotInfo{ID: "snap", Index: 9, Position: f.Applied(), Bytes: int64(len(f.file))}, ctx.Err()
 }

@@ -29,7 +29,7 @@ func serve(t testing.TB, store *fakeStore, change ...func(*Options)) *testServer
 func serveChanged(t testing.TB, store *fakeStore, changed func(*Server), change ...func(*Options)) *testServer {
 	t.Helper()
 	o := Options{
-		NodeID: "node-1", Appender: store, Reads: store, Waiter: store, Cluster: store, Classify: classifyFake,
+		NodeID: "node-1", Appender: store, Reads: store, Waiter: store, Cluster: store, Files: store, Classify: classifyFake,
 		Logger: discard,
 	}
 	for _, c := range change {

@@ -39,6 +39,10 @@ var routes = []route{
 	{"/v1/cluster", []method{{"GET", (*Server).clusterStatus, false}}},
 	{"/v1/cluster/transfer", []method{{"POST", (*Server).transfer, true}}},
 	{"/v1/cluster/members/{id}", []method{{"DELETE", (*Server).removeMember, true}}},
+	{"/v1/segments", []method{{"GET", (*Server).logFiles, false}}},
+	{"/v1/segments/{name}", []method{{"GET", (*Server).readSegment, false}, {"HEAD", (*Server).readSegment, false}}},
+	{"/v1/snapshots", []method{{"POST", (*Server).takeSnapshot, false}}},
+	{"/v1/snapshots/{id}/state/{name}", []method{{"GET", (*Server).readState, false}, {"HEAD", (*Server).readState, false}}},
 	{"/v1/openapi.json", []method{{"GET", (*Server).openAPI, false}}},
 }
 

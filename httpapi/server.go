@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 )
 
 // Options configures a Server. The first group is required.
@@ -22,7 +23,8 @@ type Options struct {
 	Reads    Reads
 	Waiter   Waiter
 	Cluster  Cluster
-	// Classify says what an error of the four above means to a client. Of one
+	Files    Files
+	// Classify says what an error of the five above means to a client. Of one
 	// it does not know, an append's outcome is unknown and anything else is a
 	// fault of the server.
 	Classify func(error) (Fault, bool)
@@ -46,6 +48,8 @@ type Options struct {
 	Heartbeat     time.Duration // between a follower's signs of life; 0 = 10 s
 	WakeDelay     time.Duration // least time between two wake-ups of followers; 0 = 2 ms
 
+	FileRate int64 // bytes of files a second that are sent to all; 0 = 128 MiB
+
 	MaxConnections int   // further ones wait; 0 = 16,384
 	MaxRequests    int   // at once, without streams; further ones are refused; 0 = 8,192
 	MaxStreams     int   // followers and NDJSON appends at once; further ones are refused; 0 = 12,288
@@ -56,7 +60,7 @@ func (o *Options) validate() error {
 	var faults []error
 	for name, missing := range map[string]bool{
 		"node id": o.NodeID == "", "appender": o.Appender == nil, "reads": o.Reads == nil, "waiter": o.Waiter == nil,
-		"cluster": o.Cluster == nil, "classify": o.Classify == nil, "logger": o.Logger == nil,
+		"cluster": o.Cluster == nil, "files": o.Files == nil, "classify": o.Classify == nil, "logger": o.Logger == nil,
 	} {
 		if missing {
 			faults = append(faults, fmt.Errorf("%s: is missing", name))
@@ -87,6 +91,7 @@ func (o *Options) setDefaults() {
 	orDefault(&o.IdleTimeout, 2*time.Minute)
 	orDefault(&o.Heartbeat, 10*time.Second)
 	orDefault(&o.WakeDelay, 2*time.Millisecond)
+	orDefault(&o.FileRate, 128<<20)
 	orDefault(&o.MaxConnections, 16<<10)
 	orDefault(&o.MaxRequests, 8<<10)
 	orDefault(&o.MaxStreams, 12<<10)
@@ -108,6 +113,8 @@ type Server struct {
 	budget  *budget
 	hub     *hub
 
+	fileRate *rate.Limiter // of all files together
+
 	requests atomic.Int64 // being served, without streams
 	streams  atomic.Int64 // followers and NDJSON appends
 	started  atomic.Bool  // has applied, at least once, what was committed when it started
@@ -127,6 +134,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		opts: o, logger: o.Logger, nodeID: []string{o.NodeID}, stopping: make(chan struct{}),
 		metrics: newMetrics(o.Registerer), budget: newBudget(o.MaxHeldBytes),
+		fileRate: newRate(o.FileRate),
 	}
 	for _, host := range o.Hosts {
 		s.hosts = append(s.hosts, bareHost(host))

@@ -222,3 +222,18 @@ func (l *Log) ActiveAt(through uint64) (name string, length int64, err error) {
 	}
 	return segmentName(x.base), end, nil
 }
+
+// Written returns how many bytes of a file are written and will stay as they
+// are; ok is false if there is no such file.
+func (l *Log) Written(name string) (size int64, ok bool) {
+	base, ok := parseSegmentName(name)
+	if !ok {
+		return 0, false
+	}
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if s := l.findLocked(base); s != nil && s.base == base {
+		return s.size, true
+	}
+	return 0, false
+}

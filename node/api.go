@@ -30,6 +30,8 @@ func (n *Node) newServer() (*httpapi.Server, error) {
 		Reads:    reads{n.machine},
 		Waiter:   reads{n.machine},
 		Cluster:  members{n.members},
+		Files:    given{n.machine, n.store, n.members},
+		FileRate: n.options.FileRate,
 		Classify: classify,
 		Logger:   n.options.Logger,
 		// The client that met the damage is told of it before the end.
@@ -83,6 +85,12 @@ func (n *Node) register() {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "cairn_snapshot_pinned_bytes", Help: "Bytes kept only because a snapshot is being sent.",
 		}, func() float64 { return float64(n.store.PinnedBytes()) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "cairn_catch_up_fetched_bytes", Help: "Bytes that are here of the snapshot that this node fetches; 0 when it fetches none.",
+		}, func() float64 { fetched, _ := n.fetches.bytes(); return float64(fetched) }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "cairn_catch_up_missing_bytes", Help: "Bytes of that snapshot that this node did not have.",
+		}, func() float64 { _, total := n.fetches.bytes(); return float64(total) }),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "cairn_build_info", Help: "Always 1; its label is the version of the node.",
 			ConstLabels: prometheus.Labels{"version": n.options.Version},

@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -49,6 +50,7 @@ type Options struct {
 	Version        string // of this program, shown to people
 	SavepointBytes int64  // of state in memory that make a savepoint due; 0 = 64 MiB
 	CacheBytes     int64  // of the index's blocks kept in memory; 0 = 64 MiB
+	FileRate       int64  // bytes of files a second sent to nodes that catch up and to backups; 0 = 128 MiB
 
 	// Cluster holds addresses, sizes and times. NodeID, Version, StableDB, WAL,
 	// Stores, Logger, OnFatal and Registerer are filled in by Start.
@@ -72,10 +74,14 @@ type Node struct {
 	dir     *datadir.Dir
 	store   *snapshot.Store
 	machine *fsm.Machine
+	fetches *catchUp
 	release func() error // closes stores that were not cluster's to open
 	members *cluster.Node
-	server  *httpapi.Server // nil without HTTP
-	serving sync.WaitGroup  // the goroutine that accepts connections
+	started atomic.Pointer[cluster.Node] // members, for goroutines that are older
+	server  *httpapi.Server              // nil without HTTP
+	serving sync.WaitGroup               // the goroutine that accepts connections
+	tidying sync.WaitGroup               // tidy; ending ends it
+	ending  chan struct{}
 }
 
 // Start starts the parts in order. It does not wait for other nodes; ctx bounds
@@ -87,7 +93,7 @@ func Start(ctx context.Context, o Options) (*Node, error) {
 	if o.Stores == nil {
 		o.Stores = files{}
 	}
-	n := &Node{options: &o, registry: prometheus.NewRegistry(), release: func() error { return nil }}
+	n := &Node{options: &o, registry: prometheus.NewRegistry(), release: func() error { return nil }, ending: make(chan struct{})}
 	for _, step := range []func(context.Context) error{n.openData, n.openMachine, n.startCluster, n.startHTTP} {
 		if err := step(ctx); err != nil {
 			// What closing says beside the reason would only hide it.
@@ -117,7 +123,8 @@ func (n *Node) openMachine(context.Context) error {
 	}
 	n.store, err = snapshot.NewStore(snapshot.StoreOptions{
 		FS: o.FS, Dir: n.dir.Snapshots(), Generations: generations,
-		VerifySegment: n.verifySegment, VerifyActive: n.verifyActive, Accept: n.acceptManifest, OnError: o.OnFatal, Logger: o.Logger,
+		VerifySegment: n.verifySegment, VerifyActive: n.verifyActive, Accept: n.acceptManifest,
+		Sealed: func() []snapshot.Segment { return n.machine.DurableSegments() }, Fold: n.foldAhead, OnError: o.OnFatal, Logger: o.Logger,
 	})
 	if err != nil {
 		return err
@@ -152,8 +159,32 @@ func (n *Node) startCluster(ctx context.Context) (err error) {
 	} else {
 		c.StableDB, c.WAL = n.dir.StableDB(), n.dir.WAL()
 	}
-	n.members, err = cluster.Start(ctx, c, n.machine, snapshots{n.store})
+	n.fetches = newCatchUp(n.store, o.Logger)
+	n.fetches.peers = func() map[string]string {
+		if members := n.started.Load(); members != nil {
+			return members.Peers()
+		}
+		return nil
+	}
+	c.Preparer = n.fetches
+	if n.members, err = cluster.Start(ctx, c, n.machine, snapshots{n.store}); err == nil {
+		n.started.Store(n.members)
+		n.tidying.Go(n.tidy)
+	}
 	return err
+}
+
+// tidy removes what an interrupted fetch left, once the node has caught up
+// without it.
+func (n *Node) tidy() {
+	for n.members.Ready() != nil {
+		select {
+		case <-time.After(time.Second):
+		case <-n.ending:
+			return
+		}
+	}
+	n.fetches.forget()
 }
 
 // startHTTP comes last, since it needs all of the above: clients.
@@ -204,6 +235,11 @@ func (n *Node) Stop() error {
 	} else if n.options.Listener != nil {
 		errs = append(errs, n.options.Listener.Close())
 	}
+	close(n.ending)
+	n.tidying.Wait()
+	if n.fetches != nil {
+		n.fetches.close() // it uses the machine's files
+	}
 	// Leadership is handed over before Raft stops, so that the others need not
 	// find out by a timeout.
 	if n.members != nil {
@@ -234,6 +270,11 @@ func (n *Node) acceptManifest(m *snapshot.Manifest) error {
 		return fmt.Errorf("snapshot as of index %d offered to a node that has applied index %d", m.Index, index)
 	}
 	return nil
+}
+
+// foldAhead makes the state of a snapshot that is being fetched.
+func (n *Node) foldAhead(ctx context.Context, m *snapshot.Manifest, logDir, stateDir string) (bool, error) {
+	return n.machine.FoldAhead(ctx, m, logDir, stateDir)
 }
 
 // verifyActive checks the first bytes of a segment that is not sealed.

@@ -295,3 +295,84 @@ func (w *fileWriter) close() error {
 func (w *fileWriter) abort() { _ = w.f.Close() }
 
 func (w *fileWriter) hash() string { return hex.EncodeToString(w.sum.Sum(nil)) }
+
+// partWriter goes on with a file that was begun before. One goroutine.
+type partWriter struct {
+	f        vfs.File
+	path     string
+	offset   int64
+	unsynced int64
+}
+
+// openPart opens a file to go on where it ends, and returns where that is. One
+// that is longer than size is begun anew.
+func openPart(fs vfs.FS, path string, size int64) (*partWriter, int64, error) {
+	f, err := fs.OpenReadWrite(path, vfs.WriteCategoryUnspecified)
+	if errors.Is(err, os.ErrNotExist) {
+		f, err = fs.Create(path, vfs.WriteCategoryUnspecified)
+	}
+	if err != nil {
+		return nil, 0, fmt.Errorf("open %s: %w", path, err)
+	}
+	st, err := f.Stat()
+	if err != nil {
+		return nil, 0, errors.Join(fmt.Errorf("stat %s: %w", path, err), f.Close())
+	}
+	if st.Size() > size {
+		if f, err = anew(fs, f, path); err != nil {
+			return nil, 0, err
+		}
+		return &partWriter{f: f, path: path}, 0, nil
+	}
+	return &partWriter{f: f, path: path, offset: st.Size()}, st.Size(), nil
+}
+
+func anew(fs vfs.FS, old vfs.File, path string) (vfs.File, error) {
+	if err := old.Close(); err != nil {
+		return nil, fmt.Errorf("close %s: %w", path, err)
+	}
+	f, err := fs.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return nil, fmt.Errorf("create %s: %w", path, err)
+	}
+	return f, nil
+}
+
+// copy appends what r gives, and tells of each piece.
+func (w *partWriter) copy(r io.Reader, tell func(n int64)) error {
+	buf := make([]byte, writeBuffer)
+	for {
+		n, err := io.ReadFull(r, buf)
+		if n > 0 {
+			if _, err := w.f.WriteAt(buf[:n], w.offset); err != nil {
+				return fmt.Errorf("write %s: %w", w.path, err)
+			}
+			w.offset += int64(n)
+			tell(int64(n))
+			if w.unsynced += int64(n); w.unsynced >= syncEvery {
+				w.unsynced = 0
+				if err := w.f.SyncData(); err != nil {
+					return &syncError{fmt.Errorf("sync %s: %w", w.path, err)}
+				}
+			}
+		}
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// close makes what was written durable.
+func (w *partWriter) close() error {
+	err := w.f.Sync()
+	if err != nil {
+		err = &syncError{fmt.Errorf("sync %s: %w", w.path, err)}
+	}
+	if cerr := w.f.Close(); err == nil && cerr != nil {
+		err = fmt.Errorf("close %s: %w", w.path, cerr)
+	}
+	return err
+}

@@ -22,6 +22,8 @@ import (
 // kind 1, local: a manifest alone, of a snapshot of this node's own.
 // kind 2, full: the files follow in the order of the manifest: the sealed
 // segments, the prefix of the active one, the state files. Nothing follows them.
+// kind 3, prepared: a manifest alone, of a snapshot whose files the receiver has
+// fetched already.
 // Every file is covered by its hash in the manifest, the manifest by its own.
 const (
 	streamMagic   = "cairnsnp"
@@ -32,8 +34,9 @@ const (
 type streamKind uint16
 
 const (
-	kindLocal streamKind = 1
-	kindFull  streamKind = 2
+	kindLocal    streamKind = 1
+	kindFull     streamKind = 2
+	kindPrepared streamKind = 3
 )
 
 // EncodeLocal returns the whole stream of a local snapshot: what Persist writes
@@ -69,7 +72,7 @@ func decodeStreamHead(b []byte) (kind streamKind, length int, err error) {
 		return corrupt("its version %d is unknown to this binary, which knows %d", v, streamVersion)
 	}
 	kind = streamKind(binary.LittleEndian.Uint16(b[10:]))
-	if kind != kindLocal && kind != kindFull {
+	if kind < kindLocal || kind > kindPrepared {
 		return corrupt("its kind %d is unknown", kind)
 	}
 	n := binary.LittleEndian.Uint32(b[12:])

@@ -104,7 +104,8 @@ func (g *Generations) settle(newest *folder) error {
 }
 
 // sweep removes all generations but the current one, and in that one the
-// checkpoint of a snapshot that was not finished.
+// checkpoint of a snapshot that was not finished; a rebuild of its state it
+// finishes or drops.
 func (g *Generations) sweep() error {
 	names, err := list(g.fs, g.dir)
 	if err != nil {
@@ -119,6 +120,9 @@ func (g *Generations) sweep() error {
 				return fmt.Errorf("remove %s: %w", name, err)
 			}
 		}
+	}
+	if err := settleState(g.fs, g.Dir()); err != nil {
+		return err
 	}
 	if names, err = list(g.fs, g.Dir()); err != nil {
 		return err
@@ -156,6 +160,16 @@ func (g *Generations) StateDir() string { return g.fs.PathJoin(g.Dir(), stateNam
 // start-up removes it, until the folder of its snapshot is in place. One
 // generation is staged at a time, until its Discard or the end of its install.
 func (g *Generations) Stage() (generation string, err error) {
+	return g.stage(func(path string) error { return makeGeneration(g.fs, path) })
+}
+
+// StageFrom is Stage with a folder that has the form of a generation already: it
+// is given the generation's name.
+func (g *Generations) StageFrom(dir string) (generation string, err error) {
+	return g.stage(func(path string) error { return g.fs.Rename(dir, path) })
+}
+
+func (g *Generations) stage(make func(path string) error) (generation string, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.failed != nil {
@@ -173,7 +187,7 @@ func (g *Generations) Stage() (generation string, err error) {
 		highest = max(highest, generationNumber(name))
 	}
 	generation = generationName(highest + 1)
-	if err := makeGeneration(g.fs, g.Path(generation)); err != nil {
+	if err := make(g.Path(generation)); err != nil {
 		return "", fmt.Errorf("stage %s: %w", generation, errors.Join(err, g.fs.RemoveAll(g.Path(generation))))
 	}
 	g.staging = generation

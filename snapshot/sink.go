@@ -16,7 +16,7 @@ type sink struct {
 	length   int
 	kind     streamKind
 	manifest *Manifest // as it stands in the stream
-	install  *install  // of a full stream, once its manifest is accepted
+	install  *install  // of a full or prepared stream, once its manifest is accepted
 
 	err    error // the first one: every later Write and Close returns it
 	closed bool
@@ -72,7 +72,8 @@ func (s *sink) consume(p []byte) (int, error) {
 
 // begin looks at the manifest, which is complete now.
 func (s *sink) begin() error {
-	m, err := decodeManifest(s.encoded)
+	encoded := s.encoded
+	m, err := decodeManifest(encoded)
 	if err != nil {
 		return err
 	}
@@ -93,6 +94,10 @@ func (s *sink) begin() error {
 		}
 	}
 	s.manifest = m
+	if s.kind == kindPrepared {
+		s.install, err = s.store.beginPrepared(encoded)
+		return err
+	}
 	s.install, err = s.store.beginInstall(m)
 	return err
 }

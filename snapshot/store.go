@@ -24,6 +24,7 @@
 package snapshot
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -49,6 +50,13 @@ type StoreOptions struct {
 	// Accept may refuse the manifest of a snapshot that another node sends, by
 	// its log id say, before anything is written. Nil accepts all.
 	Accept func(m *Manifest) error
+	// Sealed returns the sealed, durable segments of the current generation, which
+	// need not be fetched. Nil means none.
+	Sealed func() []Segment
+	// Fold makes the state as of m in a folder that does not exist, from this
+	// node's own state and the log in logDir, and reports whether it did: false
+	// means that the state is better fetched. Nil never does.
+	Fold func(ctx context.Context, m *Manifest, logDir, stateDir string) (bool, error)
 	// OnError is called once, after a sync failed: what the disk holds is not
 	// known any more, and the process must exit. Nil does nothing.
 	OnError func(error)
@@ -62,12 +70,13 @@ type Store struct {
 	gens *Generations
 	log  *slog.Logger
 
-	mu     sync.Mutex
-	newest *kept // owned by mu, as are the next four and the fields of kept
-	held   map[*kept]bool
-	number uint64 // of the last folder named
-	failed error
-	told   bool // OnError was called
+	mu       sync.Mutex
+	newest   *kept // owned by mu, as are the next five and the fields of kept
+	held     map[*kept]bool
+	prepared *prepared // what an install may take from the incoming folder
+	number   uint64    // of the last folder named
+	failed   error
+	told     bool // OnError was called
 }
 
 // kept is a snapshot that is on disk: the newest one, and those before it that

@@ -34,6 +34,7 @@ var settings = []setting{
 	{"savepoint-bytes", "SIZE", "changes in memory until they are saved (default 64MiB)", size(func(c *Config) *int64 { return &c.SavepointBytes })},
 	{"snapshot-bytes", "SIZE", "Raft log until a snapshot is taken (default 256MiB)", size(func(c *Config) *int64 { return &c.SnapshotBytes })},
 	{"trailing-bytes", "SIZE", "Raft log kept behind it for slow nodes (default 64MiB)", size(func(c *Config) *int64 { return &c.TrailingBytes })},
+	{"file-rate", "SIZE", "a second, of files sent to nodes that catch up and to backups (default 128MiB)", size(func(c *Config) *int64 { return &c.FileRate })},
 	{"log-level", "LEVEL", "debug, info, warn or error (default info)", setLogLevel},
 	{"log-format", "FORMAT", "text or json (default text)", text(func(c *Config) *string { return &c.LogFormat })},
 }
