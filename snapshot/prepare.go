@@ -8,7 +8,6 @@ import (
 	"io"
 	"os"
 	"strings"
-	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sync/errgroup"
@@ -29,7 +28,6 @@ const (
 	incomingName  = "incoming"
 	partSuffix    = ".part"
 	fetchParallel = 4
-	fetchAttempts = 5
 )
 
 // ErrNotPrepared says that a snapshot was to be installed whose files are not
@@ -44,12 +42,6 @@ type Source interface {
 	Segment(ctx context.Context, name string, offset, size int64, attempt int) (io.ReadCloser, error)
 	// State reads a file of the snapshot's state from offset on.
 	State(ctx context.Context, name string, offset, size int64, attempt int) (io.ReadCloser, error)
-}
-
-// Progress counts the bytes of a preparation. Any goroutine may read it.
-type Progress struct {
-	Total   atomic.Int64 // of all files that this node did not have
-	Fetched atomic.Int64 // of them, those that are here
 }
 
 // ReadHead reads the head of a snapshot's full stream and returns the manifest
@@ -207,69 +199,19 @@ func (p *preparation) fetchAll(ctx context.Context, files []part) error {
 
 // fetch brings one file here, complete, verified and synced.
 func (p *preparation) fetch(ctx context.Context, f part) error {
-	var errs error
-	for attempt := range fetchAttempts {
-		err := p.download(ctx, f, attempt)
-		if err == nil {
-			if err = p.verify(f); err == nil {
-				return nil
-			}
-			// Whether the sender's copy is damaged or what a crash left of ours, all
-			// of it comes again.
-			p.progress.Fetched.Add(-f.size)
-			err = errors.Join(err, p.store.fs.RemoveAll(f.path))
-		}
-		if errs = errors.Join(errs, err); ctx.Err() != nil || isSyncError(err) {
-			break
-		}
+	name := p.store.fs.PathBase(f.path)
+	open := p.source.Segment
+	if f.kind == statePart {
+		open = p.source.State
 	}
-	return fmt.Errorf("fetch %s: %w", p.store.fs.PathBase(f.path), errs)
-}
-
-// download appends to what is there of a file until it has its length.
-func (p *preparation) download(ctx context.Context, f part, attempt int) (err error) {
-	fs, name := p.store.fs, p.store.fs.PathBase(f.path)
-	unfinished := p.path(name + partSuffix)
-	w, offset, err := openPart(fs, unfinished, f.size)
-	if err != nil {
-		return err
+	d := Download{
+		FS: p.store.fs, Path: f.path, Part: p.path(name + partSuffix), Size: f.size,
+		Open: func(ctx context.Context, offset int64, attempt int) (io.ReadCloser, error) {
+			return open(ctx, name, offset, f.size, attempt)
+		},
+		Verify: func() error { return p.verify(f) },
 	}
-	p.progress.Fetched.Add(offset)
-	have := offset
-	defer func() {
-		if err != nil {
-			p.progress.Fetched.Add(-have)
-			err = errors.Join(err, w.close())
-		}
-	}()
-	if offset < f.size {
-		open := p.source.Segment
-		if f.kind == statePart {
-			open = p.source.State
-		}
-		body, err := open(ctx, name, offset, f.size, attempt)
-		if err != nil {
-			return err
-		}
-		defer body.Close()
-		err = w.copy(io.LimitReader(body, f.size-offset), func(n int64) {
-			have += n
-			p.progress.Fetched.Add(n)
-		})
-		if err != nil {
-			return err
-		}
-		if have < f.size {
-			return fmt.Errorf("it ended at %d of %d bytes: %w", have, f.size, io.ErrUnexpectedEOF)
-		}
-	}
-	if err := w.close(); err != nil {
-		return err
-	}
-	if err := fs.Rename(unfinished, f.path); err != nil {
-		return fmt.Errorf("rename %s: %w", unfinished, err)
-	}
-	return nil
+	return d.Run(ctx, p.progress)
 }
 
 // verify compares a complete file with its hash.
