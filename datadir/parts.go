@@ -30,13 +30,20 @@ var parts = []struct {
 // checkParts returns a MissingPartError for the first part that is not there.
 func checkParts(fs vfs.FS, dir string) error {
 	for _, p := range parts {
-		st, err := fs.Stat(fs.PathJoin(dir, p.path))
-		if errors.Is(err, os.ErrNotExist) || err == nil && st.IsDir() != p.folder {
-			return &MissingPartError{dir, p.path}
+		if err := checkPart(fs, dir, p.path, p.folder); err != nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("data directory %s: %w", dir, err)
-		}
+	}
+	return nil
+}
+
+func checkPart(fs vfs.FS, dir, part string, folder bool) error {
+	st, err := fs.Stat(fs.PathJoin(dir, part))
+	if errors.Is(err, os.ErrNotExist) || err == nil && st.IsDir() != folder {
+		return &MissingPartError{dir, part}
+	}
+	if err != nil {
+		return fmt.Errorf("data directory %s: %w", dir, err)
 	}
 	return nil
 }

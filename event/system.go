@@ -15,6 +15,7 @@ const (
 	StreamLog          = "$log"
 	TypeLogCreated     = "log-created"
 	TypeClusterVersion = "cluster-version"
+	TypeLogRestored    = "log-restored"
 
 	StreamMembers     = "$members"
 	TypeMemberRemoved = "member-removed"
@@ -29,6 +30,14 @@ type LogCreated struct {
 	LogID          string `json:"log_id"`       // a UUID
 	SegmentSize    int64  `json:"segment_size"` // bytes
 	ClusterVersion uint32 `json:"cluster_version"`
+}
+
+// LogRestored begins a history of its own: what stands before it was restored
+// from a backup of another log. Position and events up to it are the same there.
+type LogRestored struct {
+	LogID    string `json:"log_id"`   // a UUID; the id of the log from here on
+	From     string `json:"from"`     // id of the log that the backup is of
+	Position uint64 `json:"position"` // the last one that was restored
 }
 
 // ClusterVersion raises the version of the forms of commands, records, frames

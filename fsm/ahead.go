@@ -37,7 +37,7 @@ func (m *Machine) FoldAhead(ctx context.Context, man *snapshot.Manifest, logDir,
 	if err != nil || !same {
 		return false, err
 	}
-	if err := gen.index.Checkpoint(stateDir); err != nil {
+	if err := gen.checkpoint(stateDir); err != nil {
 		return false, err
 	}
 	folded, err := Fold(ctx, FoldOptions{

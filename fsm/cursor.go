@@ -21,7 +21,8 @@ type Cursor struct {
 
 	scan *eventlog.Scanner // set while positions follow each other closely
 	at   uint64            // position that scan gives next
-	now  event.Event
+	one  event.Event       // read by itself
+	now  *event.Event      // the current one: that of scan, or one
 	err  error
 }
 
@@ -35,7 +36,7 @@ func (c *Cursor) Next() bool {
 		if !ok || !c.read(position) {
 			return false
 		}
-		if c.exact || c.filter.Matches(&c.now) {
+		if c.exact || c.filter.Matches(c.now) {
 			return true
 		}
 	}
@@ -84,7 +85,7 @@ func (c *Cursor) read(position uint64) bool {
 	}
 	for c.scan.Next() {
 		if e := c.scan.Event(); e.Position == position {
-			c.now = *e
+			c.now = e
 			c.expect(position)
 			return true
 		}
@@ -96,7 +97,8 @@ func (c *Cursor) read(position uint64) bool {
 }
 
 func (c *Cursor) readOne(position uint64) bool {
-	c.now, c.err = c.log.Read(position)
+	c.one, c.err = c.log.Read(position)
+	c.now = &c.one
 	c.expect(position)
 	return c.err == nil
 }
@@ -111,7 +113,7 @@ func (c *Cursor) expect(position uint64) {
 }
 
 // Event returns the current event. It is valid until Next.
-func (c *Cursor) Event() *event.Event { return &c.now }
+func (c *Cursor) Event() *event.Event { return c.now }
 
 // Err returns what ended the cursor early, or nil.
 func (c *Cursor) Err() error { return c.err }

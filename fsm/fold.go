@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/google/uuid"
 
 	"cairn/event"
 	"cairn/index"
@@ -188,10 +189,16 @@ type sink interface {
 func foldFrames(ctx context.Context, log *eventlog.Log, st *state, into sink, progress func(position uint64), complete func() error) error {
 	s := log.ScanFrames(st.position + 1)
 	defer s.Close()
+	segments, _, _ := log.Identity()
+	id := uuid.UUID(segments).String()
+	named := id // by the last event that names the log
 	for s.Next() {
 		e, frame := s.Event(), s.Frame()
 		if err := st.fold(e, s.Header(), frame, into); err != nil {
 			return fmt.Errorf("fold position %d: %w", e.Position, err)
+		}
+		if e.Stream == event.StreamLog { // a restored log was born under another id
+			named, st.logID = st.logID, id
 		}
 		if e.Position%progressEvery == 0 {
 			if err := ctx.Err(); err != nil {
@@ -205,7 +212,13 @@ func foldFrames(ctx context.Context, log *eventlog.Log, st *state, into sink, pr
 			}
 		}
 	}
-	return s.Err()
+	if err := s.Err(); err != nil {
+		return err
+	}
+	if named != id {
+		return fmt.Errorf("the segments are of log %s, their events of log %s", id, named)
+	}
+	return nil
 }
 
 // fold takes in the next event of the log as Apply did when it accepted it:

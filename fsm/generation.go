@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -22,6 +23,8 @@ type generation struct {
 	logDir string
 	log    *eventlog.Log
 	index  *index.Index
+
+	commits sync.Mutex // held while index commits or makes a checkpoint
 
 	refs        atomic.Int64
 	superseded  atomic.Bool // an install replaced it: its folder goes once nobody reads it
@@ -102,6 +105,20 @@ func checkIdentity(dir string, log *eventlog.Log, st *state) error {
 		return fmt.Errorf("%s: the log's segments are not those of log %s", dir, st.logID)
 	}
 	return nil
+}
+
+// commit makes what the index has frozen durable.
+func (g *generation) commit(sp index.Savepoint) error {
+	g.commits.Lock()
+	defer g.commits.Unlock()
+	return g.index.Commit(sp)
+}
+
+// checkpoint makes a folder that shares the tables of the newest savepoint.
+func (g *generation) checkpoint(dir string) error {
+	g.commits.Lock()
+	defer g.commits.Unlock()
+	return g.index.Checkpoint(dir)
 }
 
 // acquire takes hold of a generation that is still held by someone.

@@ -82,7 +82,7 @@ func (m *Machine) checkpoint(f *frozen) (snapshot.Manifest, error) {
 	if err := fs.RemoveAll(dir); err != nil {
 		return snapshot.Manifest{}, fmt.Errorf("remove an old checkpoint: %w", err)
 	}
-	if err := f.gen.index.Checkpoint(dir); err != nil {
+	if err := f.gen.checkpoint(dir); err != nil {
 		return snapshot.Manifest{}, err
 	}
 	man := snapshot.Manifest{

@@ -171,7 +171,7 @@ func (s *savepointer) writeSteps(f *frozen) error {
 	if err := f.gen.log.Sync(sp.Position); err != nil {
 		return err
 	}
-	if err := f.gen.index.Commit(sp); err != nil {
+	if err := f.gen.commit(sp); err != nil {
 		return err
 	}
 	if err := snapshot.WriteSavepoint(s.m.opts.FS, f.gen.dir, sp.Index, sp.Position); err != nil {

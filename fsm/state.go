@@ -44,7 +44,7 @@ func newState() state {
 func (s *state) encode() []byte {
 	b, err := json.Marshal(savedState{
 		Format: savedStateFormat, Time: s.time, LogID: s.logID, SegmentSize: s.segmentSize, Version: s.version,
-		Removed: slices.Sorted(maps.Keys(s.removed)), Frontier: s.tree.frontier(),
+		Removed: sortedKeys(s.removed), Frontier: s.tree.frontier(),
 	})
 	if err != nil {
 		panic(fmt.Sprintf("encode the state: %v", err)) // it has no value that can't be encoded
@@ -73,6 +73,8 @@ func decodeState(index, position uint64, b []byte) (state, error) {
 	s.tree, err = loadTree(position, saved.Frontier)
 	return s, err
 }
+
+func sortedKeys(m map[string]struct{}) []string { return slices.Sorted(maps.Keys(m)) }
 
 func (s *state) membership() *membership {
 	return &membership{version: s.version, removed: maps.Clone(s.removed)}

@@ -108,8 +108,11 @@ func (s *state) take(e *event.Event) error {
 	var birth event.LogCreated
 	var raise event.ClusterVersion
 	var removal event.MemberRemoved
+	var restored event.LogRestored
 	var into any
 	switch {
+	case e.Stream == event.StreamLog && e.Type == event.TypeLogRestored:
+		into = &restored
 	case e.Stream == event.StreamLog && e.Type == event.TypeLogCreated:
 		into = &birth
 	case e.Stream == event.StreamLog && e.Type == event.TypeClusterVersion:
@@ -125,6 +128,8 @@ func (s *state) take(e *event.Event) error {
 	switch into {
 	case &birth:
 		s.logID, s.segmentSize, s.version = birth.LogID, birth.SegmentSize, birth.ClusterVersion
+	case &restored:
+		s.logID = restored.LogID
 	case &raise:
 		s.version = raise.Version
 	case &removal:

@@ -35,7 +35,10 @@ type Options struct {
 	// CacheBytes bounds Pebble's block cache; 0 = 64 MiB. Overlays, memtables
 	// (64 MiB at most, and the batch of one commit) and open tables come on top.
 	CacheBytes int64
-	Logger     *slog.Logger // nil = discard
+	// ReadOnly opens an index that is there and writes nothing. Add, Put, Freeze,
+	// Commit and Checkpoint must not be called.
+	ReadOnly bool
+	Logger   *slog.Logger // nil = discard
 	// OnError is called once, at the first failure of the store, from any
 	// goroutine and possibly with locks of the store's held: it must not call
 	// the index. Nothing is durable after that, and the process must end: parts

@@ -95,6 +95,7 @@ func (s *store) open(opts *Options, memTable uint64) error {
 		FS:                          newGuardedFS(opts.FS, opts.Dir, s),
 		Cache:                       cache,
 		FormatMajorVersion:          formatMajorVersion,
+		ReadOnly:                    opts.ReadOnly,
 		MemTableSize:                memTable,
 		MemTableStopWritesThreshold: stopWrites,
 		MaxOpenFiles:                openFiles,

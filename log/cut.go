@@ -58,7 +58,7 @@ func (l *Log) cut() error {
 	if l.active == nil {
 		return nil
 	}
-	f, err := l.dir.open(segmentName(l.active.base))
+	f, err := l.dir.open(SegmentName(l.active.base))
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (l *Log) cut() error {
 // place: a file cannot be cut shorter through the file system interface, and
 // must not be if another generation links to it.
 func (l *Log) rewrite(s *segment) error {
-	name := segmentName(s.base)
+	name := SegmentName(s.base)
 	temp := name + tempSuffix
 	from := segmentReader{l.handles, s.base}
 	to, err := l.dir.fs.Create(l.dir.join(temp), vfs.WriteCategoryUnspecified)
@@ -101,7 +101,7 @@ func (l *Log) rewrite(s *segment) error {
 // It may have been written after the sync that made P durable, or that of an
 // earlier process may have gone wrong: read from memory, but not on disk.
 func (l *Log) rewriteFooter(s *segment) error {
-	f, err := l.dir.open(segmentName(s.base))
+	f, err := l.dir.open(SegmentName(s.base))
 	if err != nil {
 		return err
 	}
@@ -116,7 +116,7 @@ func (l *Log) rewriteFooter(s *segment) error {
 		err = cerr
 	}
 	if err != nil {
-		return fmt.Errorf("rewrite the footer of %s: %w", segmentName(s.base), err)
+		return fmt.Errorf("rewrite the footer of %s: %w", SegmentName(s.base), err)
 	}
 	return nil
 }

@@ -120,7 +120,7 @@ func TestDamage_Digest(t *testing.T) {
 	frames := testScript(4, 9, 2)
 	last := frames[len(frames)-1].last()
 	all := testFiles(t, 1000, frames)
-	name := segmentName(1)
+	name := SegmentName(1)
 	record := all[name][segmentHeaderSize+frameHeaderSize:]
 	_, size, err := recordSizes(record)
 	if err != nil {

@@ -82,7 +82,7 @@ func TestFlusher_ErrorPoisons(t *testing.T) {
 		if err := l.Sync(l.Last()); !errors.Is(err, ErrPoisoned) {
 			t.Errorf("Sync = %v", err)
 		}
-		if len(reported) != 1 || !errors.Is(reported[0], errorfs.ErrInjected) || !strings.Contains(reported[0].Error(), segmentName(1)) {
+		if len(reported) != 1 || !errors.Is(reported[0], errorfs.ErrInjected) || !strings.Contains(reported[0].Error(), SegmentName(1)) {
 			t.Errorf("reported %v", reported)
 		}
 		checkLog(t, l, allEvents(frames[:n-1]))

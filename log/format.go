@@ -90,8 +90,8 @@ const (
 	baseDigits    = 20
 )
 
-// segmentName returns the name of the file whose first event stands at base.
-func segmentName(base uint64) string {
+// SegmentName returns the name of the file whose first event stands at base.
+func SegmentName(base uint64) string {
 	s := strconv.FormatUint(base, 10)
 	return strings.Repeat("0", baseDigits-len(s)) + s + segmentSuffix
 }
@@ -104,7 +104,7 @@ func parseSegmentName(name string) (base uint64, ok bool) {
 		return 0, false
 	}
 	base, err := strconv.ParseUint(digits, 10, 64)
-	return base, err == nil && base > 0 && segmentName(base) == name
+	return base, err == nil && base > 0 && SegmentName(base) == name
 }
 
 type segmentHeader struct {

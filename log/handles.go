@@ -42,7 +42,7 @@ func (c *handles) acquire(base uint64) (*handle, error) {
 		return h, err
 	}
 	// Opened without the lock: one slow open must not stop other readers.
-	f, err := c.dir.fs.Open(c.dir.join(segmentName(base)))
+	f, err := c.dir.fs.Open(c.dir.join(SegmentName(base)))
 	if err != nil {
 		return nil, err
 	}

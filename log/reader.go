@@ -21,7 +21,7 @@ type extent struct {
 // decoders are for single reads; what they return does not share their memory.
 var decoders = sync.Pool{New: func() any { return new(decoder) }}
 
-func (l *Log) path(base uint64) string { return l.dir.join(segmentName(base)) }
+func (l *Log) path(base uint64) string { return l.dir.join(SegmentName(base)) }
 
 // Read returns the event at a position. It is checked; damage is a
 // *CorruptError. A position beyond Last is ErrNotFound.
@@ -75,11 +75,16 @@ func (l *Log) read(position uint64) (rawRecord, extent, error) {
 }
 
 func checkPosition(header []byte, position uint64) error {
-	switch got, _, err := place(header); {
-	case err != nil:
+	got, _, err := place(header)
+	if err != nil {
 		return err
-	case got != position:
-		return formatError(fmt.Sprintf("record of position %d where that of %d should be", got, position))
+	}
+	return samePosition(got, position)
+}
+
+func samePosition(got, want uint64) error {
+	if got != want {
+		return formatError(fmt.Sprintf("record of position %d where that of %d should be", got, want))
 	}
 	return nil
 }
@@ -220,7 +225,7 @@ func (l *Log) ActiveAt(through uint64) (name string, length int64, err error) {
 	if !x.last && x.end-end != frameHeaderSize {
 		return "", 0, fmt.Errorf("length up to position %d: it does not end a frame", through)
 	}
-	return segmentName(x.base), end, nil
+	return SegmentName(x.base), end, nil
 }
 
 // Written returns how many bytes of a file are written and will stay as they

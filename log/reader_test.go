@@ -368,7 +368,7 @@ func TestReader_FilesUpToAPosition(t *testing.T) {
 func TestReader_WrongOffsets(t *testing.T) {
 	frames := testScript(4, 12, 2)
 	all := testFiles(t, 1000, frames)
-	name := segmentName(1)
+	name := SegmentName(1)
 	b := all[name]
 	end, err := decodeTrailer(b[len(b)-trailerSize:], int64(len(b)))
 	if err != nil || end.last < 3 {

@@ -250,7 +250,7 @@ func FuzzOpen(f *testing.F) {
 	fs := vfs.NewMem()
 	l := createTest(f, fs, 512, testScript(3, 4, 2))
 	closeTest(f, l)
-	b, err := fs.UnsafeGetFileDataBuffer("log/" + segmentName(1))
+	b, err := fs.UnsafeGetFileDataBuffer("log/" + SegmentName(1))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -259,7 +259,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add(bytes.Clone(b[:len(b)-1]), uint64(2))
 	f.Fuzz(func(t *testing.T, b []byte, through uint64) {
 		fs := vfs.NewMem()
-		writeFile(t, fs, "log/"+segmentName(1), b)
+		writeFile(t, fs, "log/"+SegmentName(1), b)
 		l, err := Open(Options{FS: fs, Dir: "log", Through: through, Flush: -1})
 		if err != nil {
 			return

@@ -142,7 +142,7 @@ func (l *Log) recover() error {
 		return l.missing(1)
 	}
 	for _, base := range bases[n:] {
-		l.todo.remove = append(l.todo.remove, segmentName(base))
+		l.todo.remove = append(l.todo.remove, SegmentName(base))
 		if err := l.recoverTail(base); err != nil {
 			return err
 		}

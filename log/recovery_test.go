@@ -64,7 +64,7 @@ func TestRecovery_CutAnywhere(t *testing.T) {
 		}
 		if l.todo.rewrite {
 			rewritten++
-			if i := slices.Index(names, segmentName(l.active.base)); i+1 < len(names) {
+			if i := slices.Index(names, SegmentName(l.active.base)); i+1 < len(names) {
 				unsealed++
 			}
 		}
@@ -138,13 +138,13 @@ func TestRecovery_ForgedFooter(t *testing.T) {
 	for i := range offsets {
 		offsets[i] = segmentHeaderSize + frameHeaderSize
 	}
-	size := int64(len(testFiles(t, 1<<20, frames[:n+1])[segmentName(1)]))
+	size := int64(len(testFiles(t, 1<<20, frames[:n+1])[SegmentName(1)]))
 	forged.footer = size - int64(len(e.Data))
 	e.Data = appendFooter(nil, &forged, offsets)
 
 	want := testFiles(t, 1<<20, frames)
 	all := testFiles(t, 1<<20, frames[:n+1])
-	b := all[segmentName(1)]
+	b := all[SegmentName(1)]
 	if _, err := decodeTrailer(b[len(b)-trailerSize:], size); err != nil {
 		t.Fatalf("not well forged: %v", err)
 	}
@@ -157,7 +157,7 @@ func TestRecovery_ForgedFooter(t *testing.T) {
 	if err := sameFiles(files(t, fs), want); err != nil {
 		t.Error(err)
 	}
-	if _, err := VerifySegment(placeFiles(t, all), "log/"+segmentName(1)); !isCorrupt(err) {
+	if _, err := VerifySegment(placeFiles(t, all), "log/"+SegmentName(1)); !isCorrupt(err) {
 		t.Errorf("VerifySegment = %v", err)
 	}
 }
@@ -312,7 +312,7 @@ func TestRecovery_Damage(t *testing.T) {
 			copy(s.all[s.names[1]], b[:])
 		}, end, 2, "log id"},
 		{"a file under another name", func(s *scene) { s.all[s.names[1]] = s.all[s.names[2]] }, end, 2, "base position"},
-		{"a file that overlaps", func(s *scene) { s.all[segmentName(2)] = s.all[s.names[1]] }, end, 2, "the file before ends"},
+		{"a file that overlaps", func(s *scene) { s.all[SegmentName(2)] = s.all[s.names[1]] }, end, 2, "the file before ends"},
 	} {
 		t.Run(strings.ReplaceAll(test.name, " ", "_"), func(t *testing.T) {
 			s := newScene(t)

@@ -17,9 +17,10 @@ import (
 //	}
 //	return s.Err()
 type Scanner struct {
-	log  *Log
-	back bool
-	next uint64 // position of the event that Next is to read
+	log    *Log
+	back   bool
+	frames bool   // begins at a frame, not at a record
+	next   uint64 // position of the event that Next is to read
 
 	base     uint64 // of the segment it is in; 0 = none
 	readable uint64 // upwards: up to here it can read in this segment without asking the log again
@@ -33,15 +34,19 @@ type Scanner struct {
 	closed  bool
 }
 
+// textBlock is how many bytes of texts the events of a scan share at most: about
+// ten events, so that memory is not asked for with each.
+const textBlock = 2 << 10
+
 // Scan returns a Scanner that reads upwards, the event at position from first.
 func (l *Log) Scan(from uint64) *Scanner {
-	return &Scanner{log: l, next: max(from, 1)}
+	return &Scanner{log: l, next: max(from, 1), decoder: decoder{block: textBlock}}
 }
 
 // ScanBack returns a Scanner that reads downwards to position 1, the event at
 // position from first, or that at Last if from is beyond it.
 func (l *Log) ScanBack(from uint64) *Scanner {
-	return &Scanner{log: l, back: true, next: min(from, l.Last())}
+	return &Scanner{log: l, back: true, next: min(from, l.Last()), decoder: decoder{block: textBlock}}
 }
 
 // Next reads the next event, and reports whether there is one. Upwards it is
@@ -64,8 +69,8 @@ func (s *Scanner) Next() bool {
 }
 
 // Event returns the event that Next has read. It is good until the next call of
-// Next, Release or Close, which use the memory of Data, Meta and Tags again;
-// its strings stay as they are.
+// Next, Release or Close, which use the memory of Data, Meta and Tags again; its
+// strings stay as they are, but one that is kept keeps textBlock bytes with it.
 func (s *Scanner) Event() *event.Event { return &s.event }
 
 // Header returns the record header of the event that Next has read, good as
@@ -137,7 +142,7 @@ func (s *Scanner) take(r rawRecord) error {
 		return err
 	}
 	s.raw = r
-	return checkPosition(r.header(), s.next)
+	return samePosition(s.event.Position, s.next)
 }
 
 // extend finds out how far the scanner can read upwards, and goes on to the
@@ -170,12 +175,21 @@ func (s *Scanner) extend() (ok bool, err error) {
 		s.walker.seek(segmentHeaderSize)
 		return true, nil
 	}
-	x, err := l.locate(s.next)
+	off, err := s.begin()
 	if err != nil {
 		return false, err
 	}
-	s.walker.seek(x.off)
+	s.walker.seek(off)
 	return true, nil
+}
+
+// begin returns where to start reading upwards in the middle of a segment.
+func (s *Scanner) begin() (int64, error) {
+	if s.frames {
+		return s.log.frameAt(s.next)
+	}
+	x, err := s.log.locate(s.next)
+	return x.off, err
 }
 
 // table is a part of the offsets of a segment, for a scan downwards.

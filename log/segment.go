@@ -32,7 +32,7 @@ type SegmentInfo struct {
 
 func (s *segment) info() SegmentInfo {
 	return SegmentInfo{
-		Name: segmentName(s.base), Base: s.base, Last: s.last, Size: s.size,
+		Name: SegmentName(s.base), Base: s.base, Last: s.last, Size: s.size,
 		FirstTime: s.firstTime, LastTime: s.lastTime, Hash: s.hash,
 	}
 }

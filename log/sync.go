@@ -36,7 +36,7 @@ func (l *Log) syncSegmentsLocked(through uint64) error {
 		size, sealed := s.size, s.sealed
 		l.mu.RUnlock()
 		if err := s.pin.file.SyncData(); err != nil {
-			return fmt.Errorf("sync %s: %w", segmentName(s.base), err)
+			return fmt.Errorf("sync %s: %w", SegmentName(s.base), err)
 		}
 		l.mu.Lock()
 		n := size - s.synced

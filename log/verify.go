@@ -20,18 +20,24 @@ func VerifySegment(fs vfs.FS, path string) (SegmentInfo, error) {
 		return SegmentInfo{}, err
 	}
 	defer f.Close()
-	t, err := f.trailer()
+	t, err := f.verify()
 	if err != nil {
-		return SegmentInfo{}, err
-	}
-	table, err := f.table(&t)
-	if err != nil {
-		return SegmentInfo{}, err
-	}
-	if err := verifyFrames(f, &t, table); err != nil {
 		return SegmentInfo{}, err
 	}
 	return sealedSegment(&t, f.size).info(), nil
+}
+
+// verify checks all of a sealed segment and returns its trailer.
+func (f *file) verify() (trailer, error) {
+	t, err := f.trailer()
+	if err != nil {
+		return t, err
+	}
+	table, err := f.table(&t)
+	if err != nil {
+		return t, err
+	}
+	return t, verifyFrames(f, &t, table)
 }
 
 // verifyFrames compares all frames of f with what its footer says of them.

@@ -91,7 +91,7 @@ func (l *Log) write(p []byte, off int64) error {
 		err = errors.New("short write")
 	}
 	if err != nil {
-		return fmt.Errorf("write %s: %w", segmentName(l.active.base), err)
+		return fmt.Errorf("write %s: %w", SegmentName(l.active.base), err)
 	}
 	return nil
 }
@@ -123,7 +123,7 @@ func (l *Log) wrote(n int64) {
 // roll begins the segment whose first event stands at base. It appears in
 // l.segments with its first frame.
 func (l *Log) roll(base uint64) error {
-	name := segmentName(base)
+	name := SegmentName(base)
 	f, err := l.dir.create(name)
 	if err != nil {
 		return err
@@ -145,7 +145,7 @@ func (l *Log) roll(base uint64) error {
 // pinActive opens the active segment once more, to be read and synced while
 // l.file is written: one handle must not be written and synced at a time.
 func (l *Log) pinActive() error {
-	f, err := l.dir.open(segmentName(l.active.base))
+	f, err := l.dir.open(SegmentName(l.active.base))
 	if err != nil {
 		return err
 	}
@@ -163,7 +163,7 @@ func (l *Log) seal() error {
 		return err
 	}
 	if err := l.file.Close(); err != nil {
-		return fmt.Errorf("close %s: %w", segmentName(s.base), err)
+		return fmt.Errorf("close %s: %w", SegmentName(s.base), err)
 	}
 	l.mu.Lock()
 	s.seal(t.hash, size)
@@ -171,6 +171,6 @@ func (l *Log) seal() error {
 	l.file, l.active, l.hash = nil, nil, nil
 	l.rolls.Add(1)
 	l.wrote(size)
-	l.logger.Debug("segment sealed", "segment", segmentName(s.base), "last", s.last, "bytes", s.size)
+	l.logger.Debug("segment sealed", "segment", SegmentName(s.base), "last", s.last, "bytes", s.size)
 	return nil
 }

@@ -304,7 +304,7 @@ func TestWriter_FileIsThereAlready(t *testing.T) {
 	frames := testScript(1, 3, 2)
 	l := createTest(t, mem, MinSegmentSize, frames[:1])
 	defer closeTest(t, l)
-	writeFile(t, mem, "log/"+segmentName(l.Last()+1), make([]byte, 9000))
+	writeFile(t, mem, "log/"+SegmentName(l.Last()+1), make([]byte, 9000))
 	var b FrameBuilder
 	frames[1].build(&b)
 	if err := l.Append(&b); !errors.Is(err, fs.ErrExist) {

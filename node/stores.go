@@ -2,13 +2,9 @@ package node
 
 import (
 	"errors"
-	"fmt"
-	"path/filepath"
-
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	raftwal "github.com/hashicorp/raft-wal"
 
 	"cairn/cluster"
+	"cairn/datadir"
 	"cairn/snapshot"
 )
 
@@ -29,23 +25,7 @@ type Stores interface {
 type files struct{}
 
 // Build makes an empty stable store and an empty log.
-func (files) Build(dir string) error {
-	stable, err := raftboltdb.NewBoltStore(filepath.Join(dir, "raft", "stable.db"))
-	if err != nil {
-		return fmt.Errorf("make stable.db: %w", err)
-	}
-	if err := stable.Close(); err != nil {
-		return fmt.Errorf("close stable.db: %w", err)
-	}
-	wal, err := raftwal.Open(filepath.Join(dir, "raft", "wal"))
-	if err != nil {
-		return fmt.Errorf("make the Raft log: %w", err)
-	}
-	if err := wal.Close(); err != nil {
-		return fmt.Errorf("close the Raft log: %w", err)
-	}
-	return nil
-}
+func (files) Build(dir string) error { return datadir.BuildRaft(dir) }
 
 // Open opens nothing.
 func (files) Open(string) (*cluster.Stores, func() error, error) { return nil, nil, nil }

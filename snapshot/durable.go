@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"math"
 	"os"
 	"slices"
 
@@ -139,6 +140,12 @@ func syncFile(fs vfs.FS, path string) error {
 
 // copyFile copies a whole file and syncs the copy, not its directory.
 func copyFile(fs vfs.FS, from, to string) error {
+	return CopyPrefix(fs, from, to, math.MaxInt64)
+}
+
+// CopyPrefix copies the first size bytes of a file, which may be shorter, and
+// syncs the copy, not its directory.
+func CopyPrefix(fs vfs.FS, from, to string, size int64) error {
 	f, err := fs.Open(from, vfs.SequentialReadsOption)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", from, err)
@@ -148,9 +155,10 @@ func copyFile(fs vfs.FS, from, to string) error {
 	if err != nil {
 		return err
 	}
+	r := io.LimitReader(f, size)
 	buf := make([]byte, 64<<10)
 	for {
-		n, err := f.Read(buf)
+		n, err := r.Read(buf)
 		if werr := w.write(buf[:n]); werr != nil {
 			w.abort()
 			return werr

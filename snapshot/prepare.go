@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"golang.org/x/sync/errgroup"
@@ -27,7 +26,7 @@ import (
 const (
 	incomingName  = "incoming"
 	partSuffix    = ".part"
-	fetchParallel = 4
+	fetchParallel = 4 // files
 )
 
 // ErrNotPrepared says that a snapshot was to be installed whose files are not
@@ -81,7 +80,9 @@ func (s *Store) Prepare(ctx context.Context, manifest []byte, src Source, p *Pro
 			return err
 		}
 	}
-	s.setPrepared(nil)
+	if err := s.beginPrepare(); err != nil {
+		return err
+	}
 	prep := &preparation{store: s, source: src, progress: p, manifest: m, dir: s.gens.Path(incomingName)}
 	err = prep.run(ctx)
 	if err == nil {
@@ -94,6 +95,14 @@ func (s *Store) Prepare(ctx context.Context, manifest []byte, src Source, p *Pro
 type prepared struct {
 	sent     []byte    // the manifest as offered
 	manifest *Manifest // with the state files as they are here
+}
+
+// beginPrepare forgets what was prepared before.
+func (s *Store) beginPrepare() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.prepared = nil
+	return s.failed
 }
 
 func (s *Store) setPrepared(p *prepared) {
@@ -123,7 +132,7 @@ func (p *preparation) run(ctx context.Context) error {
 	if err := fs.MkdirAll(p.path(logName), 0o755); err != nil {
 		return fmt.Errorf("make %s: %w", p.dir, err)
 	}
-	missing, err := p.linkSegments()
+	missing, err := p.linkSegments(ctx)
 	if err != nil {
 		return err
 	}
@@ -139,40 +148,48 @@ func (p *preparation) run(ctx context.Context) error {
 // linkSegments takes over the segments that this node has and returns the files
 // of the log that it lacks. What an earlier preparation left and this one does
 // not need goes.
-func (p *preparation) linkSegments() (missing []part, err error) {
+func (p *preparation) linkSegments(ctx context.Context) (missing []part, err error) {
 	fs := p.store.fs
-	wanted := make(map[string]bool)
+	files, parts := make(map[string]bool), map[string]bool{logName: true}
 	own := p.store.ownSegments()
 	for _, f := range p.manifest.files(fs, p.path(logName), "")[:p.manifest.logFiles()] {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		name := fs.PathBase(f.path)
-		wanted[name] = true
+		files[name] = true
 		switch {
-		case p.verify(f) == nil: // an earlier preparation has brought it
-		case f.kind == segmentPart && own[name] == f.hash:
+		case f.kind == segmentPart && own[name] == f.hash: // first: it is not read
 			if err := fs.RemoveAll(f.path); err != nil {
 				return nil, fmt.Errorf("remove %s: %w", f.path, err)
 			}
 			if err := fs.Link(fs.PathJoin(p.store.gens.LogDir(), name), f.path); err != nil {
 				return nil, fmt.Errorf("link %s: %w", name, err)
 			}
+		case p.verify(f) == nil: // an earlier preparation has brought it
 		default:
 			missing = append(missing, f)
+			parts[name+partSuffix] = true
 		}
 	}
-	for _, dir := range []string{p.path(logName), p.dir} {
-		names, err := list(fs, dir)
-		if err != nil {
-			return nil, err
+	return missing, errors.Join(keepOnly(fs, p.path(logName), files), keepOnly(fs, p.dir, parts))
+}
+
+// keepOnly removes from dir what is not named.
+func keepOnly(fs vfs.FS, dir string, keep map[string]bool) error {
+	names, err := list(fs, dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if keep[name] {
+			continue
 		}
-		for _, name := range names {
-			if !wanted[strings.TrimSuffix(name, partSuffix)] && name != logName {
-				if err := fs.RemoveAll(fs.PathJoin(dir, name)); err != nil {
-					return nil, fmt.Errorf("remove %s: %w", name, err)
-				}
-			}
+		if err := fs.RemoveAll(fs.PathJoin(dir, name)); err != nil {
+			return fmt.Errorf("remove %s: %w", name, err)
 		}
 	}
-	return missing, nil
+	return nil
 }
 
 // ownSegments returns the hashes of the sealed segments of the current
@@ -190,7 +207,7 @@ func (s *Store) ownSegments() map[string]string {
 // fetchAll fetches files, some at a time.
 func (p *preparation) fetchAll(ctx context.Context, files []part) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(fetchParallel)
+	g.SetLimit(p.store.parallel)
 	for _, f := range files {
 		g.Go(func() error { return p.fetch(ctx, f) })
 	}
@@ -245,8 +262,12 @@ func (p *preparation) makeState(ctx context.Context) error {
 	fs, m := p.store.fs, p.manifest
 	if fold := p.store.o.Fold; fold != nil {
 		folded, err := fold(ctx, m, p.path(logName), p.path(stateName))
-		if err != nil {
-			return fmt.Errorf("fold the state: %w", err)
+		if ctx.Err() != nil {
+			return fmt.Errorf("fold the state: %w", errors.Join(ctx.Err(), err))
+		}
+		if err != nil { // what we have may be damaged, which is no reason to refuse what is sound
+			p.store.log.Warn("state not folded, it is fetched", "error", err)
+			folded = false
 		}
 		if folded {
 			own := *m
@@ -278,14 +299,7 @@ func (m *Manifest) logFiles() int {
 
 // beginPrepared stages what was prepared for a manifest as it was offered.
 func (s *Store) beginPrepared(sent []byte) (*install, error) {
-	s.mu.Lock()
-	p := s.prepared
-	s.prepared = nil
-	s.mu.Unlock()
-	if p == nil || !bytes.Equal(p.sent, sent) {
-		return nil, ErrNotPrepared
-	}
-	generation, err := s.gens.StageFrom(s.gens.Path(incomingName))
+	p, generation, err := s.stagePrepared(sent)
 	if err != nil {
 		return nil, err
 	}
@@ -294,6 +308,20 @@ func (s *Store) beginPrepared(sent []byte) (*install, error) {
 	s.log.Info("install begins", "generation", generation, "log_id", m.LogID, "index", m.Index,
 		"position", m.Position, "segments", len(m.Segments), "bytes", m.contentSize())
 	return &install{store: s, fs: s.fs, manifest: &m, generation: generation, dir: s.gens.Path(generation), reused: len(m.Segments)}, nil
+}
+
+// stagePrepared takes the folder away under the lock: a Prepare, which would
+// change it, comes before or after.
+func (s *Store) stagePrepared(sent []byte) (*prepared, string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.prepared
+	if p == nil || !bytes.Equal(p.sent, sent) {
+		return nil, "", ErrNotPrepared
+	}
+	s.prepared = nil
+	generation, err := s.gens.StageFrom(s.gens.Path(incomingName))
+	return p, generation, err
 }
 
 // RemoveIncoming removes what was fetched for a snapshot that was not installed.

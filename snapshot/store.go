@@ -70,6 +70,8 @@ type Store struct {
 	gens *Generations
 	log  *slog.Logger
 
+	parallel int // files that Prepare fetches at a time
+
 	mu       sync.Mutex
 	newest   *kept // owned by mu, as are the next five and the fields of kept
 	held     map[*kept]bool
@@ -97,7 +99,7 @@ func NewStore(o StoreOptions) (*Store, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Store{o: o, fs: o.FS, gens: o.Generations, log: o.Logger, held: make(map[*kept]bool)}
+	s := &Store{o: o, fs: o.FS, gens: o.Generations, log: o.Logger, parallel: fetchParallel, held: make(map[*kept]bool)}
 	if err := s.fs.MkdirAll(o.Dir, 0o755); err != nil {
 		return nil, fmt.Errorf("snapshot store: %w", err)
 	}

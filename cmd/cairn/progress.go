@@ -84,3 +84,24 @@ func (p *progress) drawLocked(line string) {
 	}
 	p.line = line
 }
+
+// every draws what line returns, some times a second, until stop is called.
+func (p *progress) every(line func() string) (stop func()) {
+	ending, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-time.After(100 * time.Millisecond):
+				p.show(line())
+			case <-ending:
+				p.clear()
+				return
+			}
+		}
+	}()
+	return func() {
+		close(ending)
+		<-ended
+	}
+}

@@ -185,3 +185,18 @@ func counted[N int | int64 | uint64](n N, noun string) string {
 	}
 	return thousands(n) + " " + noun + "s"
 }
+
+// bytesText writes a number of bytes in the unit that fits: "312 B", "4.0 MiB".
+func bytesText(n int64) string {
+	units := []string{"KiB", "MiB", "GiB", "TiB"}
+	if n < 1<<10 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v := float64(n) / (1 << 10)
+	i := 0
+	for v >= 1024 && i < len(units)-1 {
+		v /= 1024
+		i++
+	}
+	return fmt.Sprintf("%.1f %s", v, units[i])
+}

@@ -1,0 +1,222 @@
+package backup
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sync/errgroup"
+
+	"cairn/client"
+	eventlog "cairn/log"
+	"cairn/snapshot"
+)
+
+// parallel is how many segments are copied at a time.
+const parallel = 4
+
+// Node is where a backup comes from; *client.Files is one.
+type Node interface {
+	// Log describes the files of the log, up to all that was committed before
+	// the call.
+	Log(ctx context.Context) (client.LogFiles, error)
+	// Segment reads a file of the log from offset to before end.
+	Segment(ctx context.Context, name string, offset, end int64) (io.ReadCloser, error)
+}
+
+// Options says what is copied where.
+type Options struct {
+	FS    vfs.FS
+	Dir   string // of the backup; made if it is missing
+	Nodes []Node // of one cluster, at least one; the next one helps out when one fails
+	Now   func() time.Time
+	// Progress counts the bytes that the backup lacked. nil = nobody looks.
+	Progress *snapshot.Progress
+}
+
+// Summary says what a run did.
+type Summary struct {
+	Manifest
+	Copied       int   // segments, a part of one too
+	CopiedBytes  int64 // of them
+	Kept         int   // segments that were there already
+	EventsBefore uint64
+}
+
+// run is one call of Run.
+type run struct {
+	Options
+	before *Manifest // nil = the first backup into this folder
+}
+
+// Run brings the backup in a folder up to what is committed now. A folder with a
+// backup of another log is refused. When it fails the backup before still holds,
+// and the next run goes on where this one ended.
+func Run(ctx context.Context, o Options) (*Summary, error) {
+	if o.Progress == nil {
+		o.Progress = new(snapshot.Progress)
+	}
+	r := &run{Options: o}
+	for _, sub := range []string{logName, incomingName} {
+		if err := snapshot.MakeDir(o.FS, o.FS.PathJoin(o.Dir, sub), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	l, err := lock(o.FS, o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s, err := r.run(ctx)
+	return s, errors.Join(err, l.Close())
+}
+
+func (r *run) run(ctx context.Context) (*Summary, error) {
+	var err error
+	if r.before, err = Read(r.FS, r.Dir); errors.Is(err, ErrNone) {
+		r.before, err = &Manifest{}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	files, err := r.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &Summary{EventsBefore: r.before.Position, Manifest: Manifest{
+		Format: manifestFormat, Log: files.Log, Position: files.Position, Taken: r.Now().UTC().Format(time.RFC3339),
+	}}
+	var missing []Segment
+	for _, f := range files.Segments {
+		seg := Segment(f)
+		s.Segments = append(s.Segments, seg)
+		if r.has(seg) {
+			s.Kept++
+			continue
+		}
+		missing = append(missing, seg)
+		r.Progress.Total.Add(seg.Size)
+	}
+	if err := s.check("the node's list of segments"); err != nil {
+		return nil, err
+	}
+	if err := r.copyAll(ctx, missing); err != nil {
+		return nil, err
+	}
+	s.Copied, s.CopiedBytes = len(missing), r.Progress.Total.Load()
+	if err := snapshot.SyncDir(r.FS, r.FS.PathJoin(r.Dir, logName)); err != nil {
+		return nil, err
+	}
+	if err := s.write(r.FS, r.Dir); err != nil {
+		return nil, err
+	}
+	return s, r.FS.RemoveAll(r.FS.PathJoin(r.Dir, incomingName))
+}
+
+// list asks the nodes in turn for the files of the log, and refuses what can't
+// follow the backup before.
+func (r *run) list(ctx context.Context) (client.LogFiles, error) {
+	var errs error
+	for _, node := range r.Nodes {
+		files, err := node.Log(ctx)
+		switch {
+		case err != nil:
+			errs = errors.Join(errs, err)
+			continue
+		case files.Position == 0:
+			return files, errors.New("the log is empty: there is nothing to back up")
+		case r.before.Log != "" && r.before.Log != files.Log:
+			return files, fmt.Errorf("%s holds a backup of log %s, the cluster has log %s: back up into another folder", r.Dir, r.before.Log, files.Log)
+		case files.Position < r.before.Position:
+			return files, fmt.Errorf("%s holds a backup up to position %d, the cluster has only %d: back up into another folder, and find out what was lost", r.Dir, r.before.Position, files.Position)
+		}
+		return files, nil
+	}
+	return client.LogFiles{}, fmt.Errorf("no node answered: %w", errs)
+}
+
+// has reports whether the backup before holds a segment as it is now. Sealed
+// segments were verified when they were copied.
+func (r *run) has(s Segment) bool {
+	st, err := r.FS.Stat(r.path(s.Name))
+	if err != nil || st.Size() != s.Size {
+		return false
+	}
+	for _, old := range r.before.Segments {
+		if old == s {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *run) path(segment string) string { return r.FS.PathJoin(r.Dir, logName, segment) }
+
+func (r *run) copyAll(ctx context.Context, missing []Segment) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for _, s := range missing {
+		g.Go(func() error { return r.copy(ctx, s) })
+	}
+	return g.Wait()
+}
+
+// copy brings one segment here, beside the one of the backup before, and puts it
+// in its place when it is verified.
+func (r *run) copy(ctx context.Context, s Segment) error {
+	d := snapshot.Download{
+		FS: r.FS, Path: r.incoming(s.Name), Part: r.incoming(s.Name + partSuffix), Size: s.Size,
+		Open: func(ctx context.Context, offset int64, attempt int) (io.ReadCloser, error) {
+			return r.Nodes[attempt%len(r.Nodes)].Segment(ctx, s.Name, offset, s.Size)
+		},
+		Verify: func() error { return verify(r.FS, r.incoming(s.Name), s) },
+	}
+	if err := r.seed(d.Part, s); err != nil {
+		return err
+	}
+	if err := d.Run(ctx, r.Progress); err != nil {
+		return err
+	}
+	if err := r.FS.Rename(d.Path, r.path(s.Name)); err != nil {
+		return fmt.Errorf("put %s in place: %w", s.Name, err)
+	}
+	return nil
+}
+
+func (r *run) incoming(name string) string { return r.FS.PathJoin(r.Dir, incomingName, name) }
+
+// seed begins a download with what the backup before has of the segment.
+func (r *run) seed(part string, s Segment) error {
+	if _, err := r.FS.Stat(part); err == nil {
+		return nil // an earlier run was broken off; what it has may be more
+	}
+	for _, old := range r.before.Segments {
+		if old.Name == s.Name && old.Size < s.Size {
+			err := snapshot.CopyPrefix(r.FS, r.path(s.Name), part, old.Size)
+			if errors.Is(err, os.ErrNotExist) {
+				return nil
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// verify checks a segment of a backup wholly.
+func verify(fs vfs.FS, path string, s Segment) error {
+	if s.Hash == "" {
+		return eventlog.VerifyPrefix(fs, path, s.Size)
+	}
+	info, err := eventlog.VerifySegment(fs, path)
+	if err != nil {
+		return err
+	}
+	if hex.EncodeToString(info.Hash[:]) != s.Hash {
+		return &eventlog.CorruptError{File: path, Reason: "it does not have the hash that it was listed with"}
+	}
+	return nil
+}
