@@ -21,6 +21,7 @@ const filesIdle = 30 * time.Second
 type Files struct {
 	base string
 	http *http.Client
+	idle time.Duration // filesIdle, but in tests
 }
 
 // LogFiles are the files of a log as of one position, which ends an append.
@@ -49,14 +50,14 @@ func NewFiles(node string, transport http.RoundTripper) (*Files, error) {
 	if transport == nil {
 		transport = newTransport(false)
 	}
-	return &Files{base: base, http: &http.Client{Transport: transport}}, nil
+	return &Files{base: base, http: &http.Client{Transport: transport}, idle: filesIdle}, nil
 }
 
 // Log describes the files of the log, up to all that was committed before the
 // call.
 func (f *Files) Log(ctx context.Context) (LogFiles, error) {
 	var files LogFiles
-	ctx, cancel := context.WithTimeout(ctx, filesIdle)
+	ctx, cancel := context.WithTimeout(ctx, f.idle)
 	defer cancel()
 	body, _, err := f.get(ctx, "/v1/segments", 0, -1)
 	if err != nil {
@@ -85,18 +86,18 @@ func (f *Files) file(ctx context.Context, path string, offset, end int64) (io.Re
 		return io.NopCloser(bytes.NewReader(nil)), nil
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	silent := fmt.Errorf("%s sent nothing for %s", f.base, filesIdle)
-	timer := time.AfterFunc(filesIdle, func() { cancel(silent) })
+	silent := fmt.Errorf("%s sent nothing for %s", f.base, f.idle)
+	timer := time.AfterFunc(f.idle, func() { cancel(silent) })
 	body, status, err := f.get(ctx, path, offset, end)
+	timer.Stop()
 	if err == nil && status != http.StatusPartialContent {
 		err = errors.Join(fmt.Errorf("%s answered %d to a request for a part of %s", f.base, status, path), body.Close())
 	}
 	if err != nil {
-		timer.Stop()
 		cancel(nil)
 		return nil, err
 	}
-	return &fileBody{ReadCloser: body, ctx: ctx, cancel: cancel, timer: timer}, nil
+	return &fileBody{ReadCloser: body, ctx: ctx, cancel: cancel, timer: timer, idle: f.idle}, nil
 }
 
 // get asks for a path, or for a range of it if end is not below 0.
@@ -128,13 +129,15 @@ type fileBody struct {
 	io.ReadCloser
 	ctx    context.Context
 	cancel context.CancelCauseFunc
-	timer  *time.Timer
+	timer  *time.Timer // runs while Read waits; what the reader does with the bytes takes its time
+	idle   time.Duration
 }
 
 // Read reads on.
 func (b *fileBody) Read(p []byte) (int, error) {
-	b.timer.Reset(filesIdle)
+	b.timer.Reset(b.idle)
 	n, err := b.ReadCloser.Read(p)
+	b.timer.Stop()
 	if err != nil && err != io.EOF {
 		err = causeOf(b.ctx, err)
 	}

@@ -75,3 +75,19 @@ func manifestSegments(infos []eventlog.SegmentInfo) []snapshot.Segment {
 	}
 	return list
 }
+
+// VerifySegment reads a sealed, durable segment wholly, through another view of
+// the machine's file system. Damage is an *eventlog.CorruptError.
+func (m *Machine) VerifySegment(fs vfs.FS, name string) error {
+	gen := m.hold()
+	defer gen.release()
+	return gen.log.VerifySealed(fs, name)
+}
+
+// ReplaceSegment puts a file that is a sealed segment, whole, in the place of the
+// one that is damaged.
+func (m *Machine) ReplaceSegment(name, path string) error {
+	gen := m.hold()
+	defer gen.release()
+	return gen.log.Replace(name, path)
+}

@@ -140,7 +140,13 @@ func (s *Server) sendFile(x *exchange, open func(name string) (File, error)) err
 		return err
 	}
 	x.Header().Set("Content-Type", "application/octet-stream")
-	http.ServeContent(&ratedWriter{exchange: x, ctx: x.r.Context(), limit: s.fileRate}, x.r, "", time.Time{}, io.NewSectionReader(f, 0, f.Size))
+	w := &ratedWriter{exchange: x, ctx: x.r.Context(), limit: s.fileRate}
+	http.ServeContent(w, x.r, "", time.Time{}, io.NewSectionReader(f, 0, f.Size))
+	if w.badRange {
+		p := problemf(InvalidRequest, "Range: %q is not in the file, which has %d bytes", clip(x.r.Header.Get("Range")), f.Size)
+		p.status = http.StatusRequestedRangeNotSatisfiable
+		return p
+	}
 	return nil
 }
 
@@ -155,12 +161,23 @@ func newRate(bytesPerSecond int64) *rate.Limiter {
 // ratedWriter sends a file, in pieces, each under a deadline of its own.
 type ratedWriter struct {
 	*exchange
-	ctx   context.Context
-	limit *rate.Limiter
+	ctx      context.Context
+	limit    *rate.Limiter
+	badRange bool // the answer is a problem, which is the caller's to send
+}
+
+// WriteHeader sends the header of an answer that is not a refusal.
+func (w *ratedWriter) WriteHeader(status int) {
+	if w.badRange = status == http.StatusRequestedRangeNotSatisfiable; !w.badRange {
+		w.exchange.WriteHeader(status)
+	}
 }
 
 // Write sends b, or stops with an error when the client is gone.
 func (w *ratedWriter) Write(b []byte) (int, error) {
+	if w.badRange { // the library's words for it
+		return len(b), nil
+	}
 	sent := 0
 	for len(b) > 0 {
 		piece := b[:min(len(b), ratePiece)]

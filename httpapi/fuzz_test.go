@@ -120,7 +120,7 @@ func FuzzDecodeQuestion(f *testing.F) {
 // a GET writes nothing.
 func FuzzRequest(f *testing.F) {
 	store := filled(20)
-	s, err := New(Options{NodeID: "n", Appender: store, Reads: store, Waiter: store, Cluster: store, Classify: classifyFake, Logger: discard})
+	s, err := New(Options{NodeID: "n", Appender: store, Reads: store, Waiter: store, Cluster: store, Files: store, Classify: classifyFake, Logger: discard})
 	if err != nil {
 		f.Fatal(err)
 	}

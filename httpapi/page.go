@@ -10,7 +10,7 @@ import (
 
 const (
 	pageBytes  = 4 << 20  // a page that has more ends
-	chunkBytes = 64 << 10 // what is gathered before it is sent
+	chunkBytes = 64 << 10 // an answer that has more is sent in parts, this the first
 )
 
 // listing is an answer with many events: a span of them, and how much of it.
@@ -22,6 +22,8 @@ type listing struct {
 	maxSize int // bytes; 0 = no limit
 
 	out   *held
+	part  int   // bytes with which out is sent
+	pump  *pump // nil until the first part is sent
 	count int
 	size  int // bytes of the events before those in out
 	full  bool
@@ -120,7 +122,7 @@ func (s *Server) list(l *listing, at uint64, as form) error {
 		}
 	}
 	l.out = s.budget.hold()
-	defer l.out.release()
+	defer func() { l.out.release() }()
 	l.x.relax() // a walk over much of the log may take its time
 	defer func() { s.metrics.read.Add(float64(l.count)) }()
 	if as == asPage {
@@ -185,9 +187,16 @@ func (l *listing) lines() error {
 	return l.x.send(l.out.b)
 }
 
-// run walks over the span until it or the listing is at its end, and sends what
-// is gathered whenever it is much. It returns true at the end of the span.
+// run walks over the span until it or the listing is at its end. Whenever much
+// is gathered it is sent while the walk goes on; the last part stays in out. It
+// returns true at the end of the span.
 func (l *listing) run(put func(*event.Event)) (done bool, err error) {
+	l.part = chunkBytes
+	defer func() {
+		if l.pump != nil {
+			err = firstOf(err, l.pump.close())
+		}
+	}()
 	for !done && !l.full {
 		done, err = l.span.step(l.x.s.opts.Reads, func(e *event.Event) verdict { return l.take(e, put) })
 		if err == nil {
@@ -196,16 +205,25 @@ func (l *listing) run(put func(*event.Event)) (done bool, err error) {
 		if err == nil && l.x.r.Context().Err() != nil {
 			err = &goneError{l.x.r.Context().Err()}
 		}
-		if err == nil && len(l.out.b) >= chunkBytes {
-			l.size += len(l.out.b)
-			err = l.x.send(l.out.b)
-			l.out.b = l.out.b[:0]
+		if err == nil && len(l.out.b) >= l.part {
+			err = l.push()
 		}
 		if err != nil {
 			return false, err
 		}
 	}
 	return done, nil
+}
+
+// push sends what is gathered on its way.
+func (l *listing) push() (err error) {
+	if l.pump == nil {
+		l.pump = startPump(l.x)
+	}
+	l.size += len(l.out.b)
+	l.part = partBytes
+	l.out, err = l.pump.push(l.out)
+	return err
 }
 
 // take adds an event to the answer if there is room.
@@ -216,11 +234,14 @@ func (l *listing) take(e *event.Event, put func(*event.Event)) verdict {
 		return declined
 	}
 	if l.fault = l.out.grow(room); l.fault != nil {
+		if l.pump != nil && len(l.out.b) > 0 { // what is gathered may go first
+			l.fault, l.part = nil, len(l.out.b)
+		}
 		return declined
 	}
 	put(e)
 	l.count++
-	if len(l.out.b) >= chunkBytes {
+	if len(l.out.b) >= l.part {
 		return takenEnd
 	}
 	return taken

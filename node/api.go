@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -96,7 +97,7 @@ func (n *Node) register() {
 			ConstLabels: prometheus.Labels{"version": n.options.Version},
 		}, func() float64 { return 1 }),
 	}
-	for _, c := range append(own, n.machine.Collectors()...) {
+	for _, c := range slices.Concat(own, n.machine.Collectors(), n.scrubs.collectors()) {
 		if err := n.registry.Register(c); err != nil {
 			n.options.Logger.Warn("metric left out", "error", err)
 		}

@@ -53,8 +53,8 @@ type fetchJob struct {
 	err      error
 }
 
-func newCatchUp(store *snapshot.Store, logger *slog.Logger) *catchUp {
-	c := &catchUp{store: store, logger: logger, http: &http.Transport{
+func newCatchUp(store *snapshot.Store, peers func() map[string]string, logger *slog.Logger) *catchUp {
+	c := &catchUp{store: store, peers: peers, logger: logger, http: &http.Transport{
 		MaxIdleConnsPerHost: 8, IdleConnTimeout: time.Minute, ResponseHeaderTimeout: 10 * time.Second, DisableCompression: true,
 		ReadBufferSize: 256 << 10,
 	}}

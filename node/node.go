@@ -50,6 +50,7 @@ type Options struct {
 	Version        string // of this program, shown to people
 	SavepointBytes int64  // of state in memory that make a savepoint due; 0 = 64 MiB
 	CacheBytes     int64  // of the index's blocks kept in memory; 0 = 64 MiB
+	ScrubRate      int64  // bytes of sealed segments read a second to find damage; 0 = 8 MiB
 	FileRate       int64  // bytes of files a second sent to nodes that catch up and to backups; 0 = 128 MiB
 
 	// Cluster holds addresses, sizes and times. NodeID, Version, StableDB, WAL,
@@ -75,6 +76,7 @@ type Node struct {
 	store   *snapshot.Store
 	machine *fsm.Machine
 	fetches *catchUp
+	scrubs  *scrubber
 	release func() error // closes stores that were not cluster's to open
 	members *cluster.Node
 	started atomic.Pointer[cluster.Node] // members, for goroutines that are older
@@ -159,19 +161,26 @@ func (n *Node) startCluster(ctx context.Context) (err error) {
 	} else {
 		c.StableDB, c.WAL = n.dir.StableDB(), n.dir.WAL()
 	}
-	n.fetches = newCatchUp(n.store, o.Logger)
-	n.fetches.peers = func() map[string]string {
-		if members := n.started.Load(); members != nil {
-			return members.Peers()
-		}
-		return nil
-	}
+	n.fetches = newCatchUp(n.store, n.peers, o.Logger)
 	c.Preparer = n.fetches
-	if n.members, err = cluster.Start(ctx, c, n.machine, snapshots{n.store}); err == nil {
-		n.started.Store(n.members)
-		n.tidying.Go(n.tidy)
+	if n.members, err = cluster.Start(ctx, c, n.machine, snapshots{n.store}); err != nil {
+		return err
 	}
-	return err
+	n.started.Store(n.members)
+	n.tidying.Go(n.tidy)
+	n.scrubs = startScrubber(&scrubber{
+		machine: n.machine, fs: o.FS, dir: o.FS.PathJoin(n.dir.Log(), "repair.tmp"), peers: n.peers, logger: o.Logger,
+	}, o.ScrubRate)
+	return nil
+}
+
+// peers returns the URLs of the other live nodes by id, none before this one has
+// met them.
+func (n *Node) peers() map[string]string {
+	if members := n.started.Load(); members != nil {
+		return members.Peers()
+	}
+	return nil
 }
 
 // tidy removes what an interrupted fetch left, once the node has caught up
@@ -237,6 +246,9 @@ func (n *Node) Stop() error {
 	}
 	close(n.ending)
 	n.tidying.Wait()
+	if n.scrubs != nil {
+		n.scrubs.close()
+	}
 	if n.fetches != nil {
 		n.fetches.close() // it uses the machine's files
 	}

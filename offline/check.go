@@ -10,6 +10,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/hashicorp/raft"
 
 	"cairn/datadir"
 	"cairn/fsm"
@@ -39,6 +40,10 @@ type CheckOptions struct {
 	FS       vfs.FS
 	Dir      string         // the data folder of a node
 	Progress func(Progress) // called now and then, on the goroutine of the caller; nil = nothing
+	// VerifyEntry reports whether an entry of Raft's log is the one that was
+	// stored; nil = Raft's log is not checked, nor is it in another file system
+	// than the operating system's.
+	VerifyEntry func(*raft.Log) error
 }
 
 // Checked is what Check has seen.
@@ -67,8 +72,9 @@ func (c *Checked) Remedies() []string {
 // Check reads a data folder wholly: node.json and the parts, CURRENT, SAVEPOINT
 // and manifests, every frame, header, digest, payload and footer of the log up
 // to the savepoint, every record of the state, held against what the log gives
-// (fsm.StateCheck), and the newest snapshot's files by their hashes. It goes on
-// after what it finds as far as that leaves something to judge.
+// (fsm.StateCheck), the newest snapshot's files by their hashes, and every entry
+// of Raft's log. It goes on after what it finds as far as that leaves something
+// to judge.
 //
 // Its error means that it could not look: the node runs, a file can't be read,
 // a newer program has written here, or ctx is over. It changes nothing in the
@@ -174,10 +180,13 @@ func (k *check) generation() error {
 	if state != nil {
 		err = errors.Join(err, state.Close())
 	}
-	if err != nil || k.found.Manifest == nil {
+	if err == nil && k.found.Manifest != nil {
+		err = k.snapshot()
+	}
+	if err != nil {
 		return err
 	}
-	return k.snapshot()
+	return k.raftLog()
 }
 
 // openState opens the state if it can be opened; nil without an error means

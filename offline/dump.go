@@ -90,7 +90,14 @@ func Dump(fs vfs.FS, path string, from uint64, visit func(*Part) error) (damaged
 }
 
 func (p *Part) record(r *eventlog.DumpedRecord) {
-	p.Kind, p.Event, p.JSON = PartRecord, &r.Event, event.AppendJSON(nil, &r.Event)
+	e := r.Event
+	if e.ContentType == "" && !json.Valid(e.Data) {
+		e.Data = []byte("null") // it is damaged, or was never JSON
+	}
+	if len(e.Meta) > 0 && !json.Valid(e.Meta) {
+		e.Meta = nil
+	}
+	p.Kind, p.Event, p.JSON = PartRecord, &r.Event, event.AppendJSON(nil, &e)
 	p.Digest, p.Salt = hex.EncodeToString(r.Digest[:]), hex.EncodeToString(r.Salt[:])
 	if r.Payload != nil {
 		p.Damage = r.Payload.Error()

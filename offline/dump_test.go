@@ -45,9 +45,14 @@ func TestDump(t *testing.T) {
 	if some[PartRecord] != kinds[PartRecord]-4 || strings.Contains(lines, `"position":4,`) {
 		t.Errorf("parts %v, without positions 1 to 4", some)
 	}
-	flip(t, mem, testSegment, 700)
-	if kinds, lines, damaged := dumpTest(t, mem, 0); !damaged || !strings.Contains(lines, "damaged at offset") || kinds[PartFrame] < 2 {
-		t.Errorf("parts %v, damaged %v\n%s", kinds, damaged, lines)
+	size := len(readFile(t, mem, testSegment))
+	for at := 64; at < size; at += 7 { // in headers, payloads and the footer
+		flip(t, mem, testSegment, int64(at))
+		spoiled, lines, damaged := dumpTest(t, mem, 0)
+		if footer := at > size-1000 && spoiled[PartFooter] == 1; !footer && (!damaged || !strings.Contains(lines, "damaged at offset")) || spoiled[PartFrame] < kinds[PartFrame]-1 {
+			t.Errorf("byte %d: parts %v, damaged %v\n%s", at, spoiled, damaged, lines)
+		}
+		flip(t, mem, testSegment, int64(at))
 	}
 	if _, err := Dump(mem, "/none", 0, func(*Part) error { return nil }); err == nil {
 		t.Error("a missing file was shown")

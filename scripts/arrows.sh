@@ -21,9 +21,9 @@ allowed() {
     node) echo event log index projection fsm snapshot datadir cluster httpapi client ;; # client: the files of other nodes
     cmd/node) echo event log snapshot cluster node ;;
     sim) echo event bug snapshot fsm cluster node jepsen-lite ;;
-    offline) echo event log index fsm snapshot datadir ;; # the data of a node that is stopped
+    offline) echo client event log index fsm snapshot datadir ;; # the data of a node that is stopped
     backup) echo event log index fsm snapshot datadir client ;;
-    cmd/cairn) echo event client datadir log index fsm snapshot backup offline ;;
+    cmd/cairn) echo event client datadir log index fsm snapshot cluster backup offline ;;
     jepsen-lite) echo event bug client ;;
     examples) echo event client ;;
   esac

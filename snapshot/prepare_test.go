@@ -146,7 +146,7 @@ func TestPrepare_RandomSource(t *testing.T) {
 			return b, nil
 		}
 		n := openSerial(t, mem)
-		for ; ; n = openSerial(t, mem) {
+		for {
 			if _, err := n.prepare(sent, src); err == nil {
 				break
 			}
@@ -154,6 +154,7 @@ func TestPrepare_RandomSource(t *testing.T) {
 			if rng.IntN(2) == 0 {
 				mem = mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
 			}
+			n = openSerial(t, mem)
 		}
 		must(t, n.installPrepared(sent))
 		if err := n.check(t, "gen-000002", sent, true, sent); err != nil {

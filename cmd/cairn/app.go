@@ -71,7 +71,7 @@ refused because of what is in the log.`,
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return a.checkFlags(cmd) }
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
 	root.AddCommand(a.newAppend(), a.newRead(), a.newTail(), a.newStreams(), a.newImport(), a.newExport(), a.newCluster(), a.newBench(),
-		a.newBackup(), a.newRestore(), a.newCheck(), a.newRebuild(), a.newDump())
+		a.newBackup(), a.newRestore(), a.newCheck(), a.newRepair(), a.newRebuild(), a.newDump())
 	for _, cmd := range root.Commands() {
 		cmd.Flags().SortFlags = false
 	}

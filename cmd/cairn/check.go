@@ -9,6 +9,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/spf13/cobra"
 
+	"cairn/cluster"
 	"cairn/offline"
 )
 
@@ -31,8 +32,8 @@ func (a *app) newCheck() *cobra.Command {
 		Short: "Check every byte of a stopped node's data",
 		Long: `Read all of a stopped node's data and check it: every checksum, every event's
 digest, that nothing is missing up to the last savepoint, that the state is
-exactly what the log gives, and that the newest snapshot is whole. Nothing is
-changed. Each finding says what to do about it.
+exactly what the log gives, and that the newest snapshot and Raft's own log are
+whole. Nothing is changed. Each finding says what to do about it.
 
 It exits with 0 if all is well, 1 if something is damaged, 2 if it could not look.`,
 		Example: `  cairn check
@@ -47,7 +48,9 @@ It exits with 0 if all is well, 1 if something is damaged, 2 if it could not loo
 
 func (a *app) check(cmd *cobra.Command, dir string) error {
 	bar := newProgress(a.stderr, 0)
-	c, err := offline.Check(cmd.Context(), offline.CheckOptions{FS: vfs.Default, Dir: dir, Progress: showStage(bar)})
+	c, err := offline.Check(cmd.Context(), offline.CheckOptions{
+		FS: vfs.Default, Dir: dir, Progress: showStage(bar), VerifyEntry: cluster.VerifyEntry,
+	})
 	bar.clear()
 	if err != nil {
 		return &cannotError{err}
@@ -65,7 +68,7 @@ func (a *app) check(cmd *cobra.Command, dir string) error {
 
 func (a *app) printChecked(c *offline.Checked) error {
 	if len(c.Findings) == 0 {
-		_, err := fmt.Fprintf(a.stdout, "node %s is whole: log %s up to position %s, %s of segments, state and snapshot\n",
+		_, err := fmt.Fprintf(a.stdout, "node %s is whole: log %s up to position %s, %s of segments, state, snapshot and Raft's log\n",
 			printable(c.NodeID), printable(c.LogID), thousands(c.Position), counted(c.Bytes, "byte"))
 		return err
 	}

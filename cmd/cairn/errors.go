@@ -80,8 +80,9 @@ func report(err error, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "cairn: %s\n", oneLine(explain(err)))
 	}
 	var usage *usageError
+	var cannot *cannotError
 	switch {
-	case errors.As(err, &usage):
+	case errors.As(err, &usage), errors.As(err, &cannot):
 		return exitUsage
 	case client.IsConflict(err):
 		return exitConflict

@@ -36,6 +36,7 @@ type Config struct {
 	SavepointBytes int64 // bytes of state in memory that make a savepoint due; 0 = 64 MiB
 	SnapshotBytes  int64 // bytes of Raft log that make a snapshot due; 0 = 256 MiB
 	TrailingBytes  int64 // bytes of Raft log kept behind a snapshot; 0 = 64 MiB
+	ScrubRate      int64 // bytes of sealed segments read a second to find damage; 0 = 8 MiB
 	FileRate       int64 // bytes of files a second sent to nodes that catch up and to backups; 0 = 128 MiB
 
 	LogLevel  slog.Level // least level that is logged; default info
@@ -91,7 +92,7 @@ func (c *Config) Validate() error {
 	for _, s := range []struct {
 		name string
 		size int64
-	}{{"segment-size", c.SegmentSize}, {"savepoint-bytes", c.SavepointBytes}, {"snapshot-bytes", c.SnapshotBytes}, {"trailing-bytes", c.TrailingBytes}, {"file-rate", c.FileRate}} {
+	}{{"segment-size", c.SegmentSize}, {"savepoint-bytes", c.SavepointBytes}, {"snapshot-bytes", c.SnapshotBytes}, {"trailing-bytes", c.TrailingBytes}, {"file-rate", c.FileRate}, {"scrub-rate", c.ScrubRate}} {
 		if s.size != 0 && (s.size < minSize || s.size > maxSize) {
 			fault(s.name, "%d bytes is not between 4KiB and 1GiB", s.size)
 		}

@@ -66,7 +66,7 @@ func TestConfig_EverySettingFromEverySource(t *testing.T) {
 	example := map[string]string{
 		"data": "/d", "http": "127.0.0.1:9001", "raft": "127.0.0.1:9002", "gossip": "127.0.0.1:9003", "expect": "3", "join": "h:1", "id": "n1",
 		"advertise-http": "h:1", "advertise-raft": "h:2", "advertise-gossip": "h:3", "secret-file": "/s", "segment-size": "8192",
-		"savepoint-bytes": "8193", "snapshot-bytes": "8194", "trailing-bytes": "8195", "file-rate": "8196", "log-level": "error", "log-format": "json",
+		"savepoint-bytes": "8193", "snapshot-bytes": "8194", "trailing-bytes": "8195", "file-rate": "8196", "scrub-rate": "8197", "log-level": "error", "log-format": "json",
 	}
 	for _, s := range settings {
 		value, ok := example[s.name]
@@ -105,7 +105,7 @@ func equalConfig(a, b Config) bool {
 	a.Join, b.Join = nil, nil
 	return same && a.Data == b.Data && a.HTTP == b.HTTP && a.Raft == b.Raft && a.Gossip == b.Gossip && a.Expect == b.Expect && a.ID == b.ID &&
 		a.AdvertiseHTTP == b.AdvertiseHTTP && a.AdvertiseRaft == b.AdvertiseRaft && a.AdvertiseGossip == b.AdvertiseGossip && a.SecretFile == b.SecretFile &&
-		a.SegmentSize == b.SegmentSize && a.SavepointBytes == b.SavepointBytes && a.SnapshotBytes == b.SnapshotBytes && a.TrailingBytes == b.TrailingBytes && a.FileRate == b.FileRate && a.LogLevel == b.LogLevel && a.LogFormat == b.LogFormat
+		a.SegmentSize == b.SegmentSize && a.SavepointBytes == b.SavepointBytes && a.SnapshotBytes == b.SnapshotBytes && a.TrailingBytes == b.TrailingBytes && a.FileRate == b.FileRate && a.ScrubRate == b.ScrubRate && a.LogLevel == b.LogLevel && a.LogFormat == b.LogFormat
 }
 
 func TestConfig_Faults(t *testing.T) {

@@ -20,7 +20,7 @@ func start(ctx context.Context, c *Config, logger *slog.Logger, fatal func(error
 		return nil, err
 	}
 	return node.Start(ctx, node.Options{
-		Dir: c.Data, ID: c.ID, Version: buildVersion(), SavepointBytes: c.SavepointBytes, FileRate: c.FileRate,
+		Dir: c.Data, ID: c.ID, Version: buildVersion(), SavepointBytes: c.SavepointBytes, FileRate: c.FileRate, ScrubRate: c.ScrubRate,
 		Cluster: cluster.Config{
 			HTTP:   c.HTTPURL(),
 			Raft:   cluster.Endpoint{Bind: c.Raft, Advertise: c.AdvertiseRaft},

@@ -35,6 +35,7 @@ var settings = []setting{
 	{"snapshot-bytes", "SIZE", "Raft log until a snapshot is taken (default 256MiB)", size(func(c *Config) *int64 { return &c.SnapshotBytes })},
 	{"trailing-bytes", "SIZE", "Raft log kept behind it for slow nodes (default 64MiB)", size(func(c *Config) *int64 { return &c.TrailingBytes })},
 	{"file-rate", "SIZE", "a second, of files sent to nodes that catch up and to backups (default 128MiB)", size(func(c *Config) *int64 { return &c.FileRate })},
+	{"scrub-rate", "SIZE", "a second, of sealed segments read to find damage (default 8MiB)", size(func(c *Config) *int64 { return &c.ScrubRate })},
 	{"log-level", "LEVEL", "debug, info, warn or error (default info)", setLogLevel},
 	{"log-format", "FORMAT", "text or json (default text)", text(func(c *Config) *string { return &c.LogFormat })},
 }

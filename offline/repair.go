@@ -1,0 +1,218 @@
+package offline
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"cairn/client"
+	"cairn/datadir"
+	"cairn/fsm"
+	eventlog "cairn/log"
+	"cairn/snapshot"
+)
+
+// repairName is the folder beside the generations where segments arrive; every
+// start removes it.
+const repairName = "repair.tmp"
+
+// Peer is a node that has what this one lacks; *client.Files is one.
+type Peer interface {
+	// Log describes the files of its log.
+	Log(ctx context.Context) (client.LogFiles, error)
+	// Segment reads a file of its log from offset to before end.
+	Segment(ctx context.Context, name string, offset, end int64) (io.ReadCloser, error)
+}
+
+// RepairOptions says what Repair works on.
+type RepairOptions struct {
+	FS       vfs.FS
+	Dir      string         // the data folder of a node
+	From     []Peer         // running nodes of its cluster, tried in this order
+	Progress func(Progress) // called now and then, on the goroutine of the caller; nil = nothing
+}
+
+// Repaired says what was put right.
+type Repaired struct {
+	LogID    string   `json:"log_id"`
+	Position uint64   `json:"position"` // up to which the log is whole now
+	Segments []string `json:"segments"` // that were damaged or missing and came from a peer
+}
+
+// Repair reads every segment of a node's log up to its savepoint and fetches
+// those that are damaged or missing from a peer. What comes is verified wholly
+// and must have the hash that the peer lists; it takes the place of the damaged
+// file when it is durable, so that a crash leaves the one or the other. Nothing
+// else is touched: a state that is damaged too is made again by Rebuild.
+func Repair(ctx context.Context, o RepairOptions) (r Repaired, err error) {
+	d, err := datadir.Open(o.FS, o.Dir, datadir.Options{Version: fsm.SupportedVersion})
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	generations, err := snapshot.OpenGenerations(o.FS, d.Log(), d.Snapshots())
+	if err != nil {
+		return r, err
+	}
+	if o.Progress == nil {
+		o.Progress = func(Progress) {}
+	}
+	p := &repair{RepairOptions: o, dir: generations.LogDir(), incoming: d.Path("logs", "main", repairName)}
+	if r.Position, err = durablePosition(o.FS, d, generations); err != nil {
+		return r, err
+	}
+	if r.Position == 0 {
+		return r, errors.New("this node has no savepoint yet: there is nothing to repair")
+	}
+	if err := p.choose(ctx, d.LogID(), r.Position); err != nil {
+		return r, err
+	}
+	if err := snapshot.MakeDir(o.FS, p.incoming, 0o755); err != nil {
+		return r, err
+	}
+	r.LogID = p.files.Log
+	r.Segments, err = p.run(ctx, r.Position)
+	return r, errors.Join(err, o.FS.RemoveAll(p.incoming))
+}
+
+// durablePosition returns how far the log must reach: as far as SAVEPOINT says,
+// or as the state, which may be one savepoint ahead of it.
+func durablePosition(fs vfs.FS, d *datadir.Dir, g *snapshot.Generations) (uint64, error) {
+	_, position, err := savepoint(fs, d, g)
+	if err != nil {
+		return 0, err
+	}
+	state, err := fsm.OpenState(fs, g.StateDir())
+	if err != nil {
+		return position, nil // Rebuild makes one as of SAVEPOINT
+	}
+	_, saved := state.Savepoint()
+	return max(position, saved), state.Close()
+}
+
+// repair is one call of Repair.
+type repair struct {
+	RepairOptions
+	dir      string // of the segments
+	incoming string
+	peer     Peer
+	files    client.LogFiles // of peer
+}
+
+// choose finds a peer that has all that this node must have.
+func (p *repair) choose(ctx context.Context, logID string, position uint64) error {
+	var errs error
+	for _, peer := range p.From {
+		files, err := peer.Log(ctx)
+		switch {
+		case err != nil:
+		case logID != "" && files.Log != logID:
+			err = fmt.Errorf("a node of log %s can't help: this one is of log %s", files.Log, logID)
+		case files.Position < position:
+			err = fmt.Errorf("a node is at position %d, this one must reach %d", files.Position, position)
+		default:
+			p.peer, p.files = peer, files
+			return nil
+		}
+		errs = errors.Join(errs, err)
+	}
+	return errs
+}
+
+// run checks the whole log, and fetches what is not as it should be. The file
+// that holds the savepoint may have more of the log at the peer: that is cut
+// again, since Raft here may not know of it.
+func (p *repair) run(ctx context.Context, position uint64) ([]string, error) {
+	damaged, whole, err := p.check(ctx, position)
+	if err != nil {
+		return nil, err
+	}
+	repaired := []string{}
+	for _, s := range p.files.Segments {
+		last := s.Last >= position
+		if s.Base > position || !last && whole[s.Name] == s.Hash || last && !damaged[s.Name] {
+			continue
+		}
+		p.Progress(Progress{Stage: "fetching " + s.Name})
+		if err := p.fetch(ctx, s); err != nil {
+			return repaired, err
+		}
+		repaired = append(repaired, s.Name)
+		if last {
+			return repaired, p.cut(position)
+		}
+	}
+	return repaired, nil
+}
+
+// check returns the names of files with damage, and of missing ones, and the
+// hashes of the sealed segments that are whole.
+func (p *repair) check(ctx context.Context, position uint64) (damaged map[string]bool, whole map[string]string, err error) {
+	damaged, whole = make(map[string]bool), make(map[string]string)
+	infos, err := eventlog.Check(eventlog.CheckOptions{
+		FS: p.FS, Dir: p.dir, Through: position,
+		Found: func(err error) {
+			var damage *eventlog.CorruptError
+			if errors.As(err, &damage) {
+				damaged[p.FS.PathBase(damage.File)] = true
+			}
+		},
+		Read: func(bytes int64) error {
+			p.Progress(Progress{Stage: "reading segments", Done: uint64(bytes), Unit: "bytes"})
+			return ctx.Err()
+		},
+	})
+	for _, s := range infos {
+		whole[s.Name] = hex.EncodeToString(s.Hash[:])
+	}
+	for _, s := range p.files.Segments {
+		if _, err := p.FS.Stat(p.FS.PathJoin(p.dir, s.Name)); errors.Is(err, os.ErrNotExist) {
+			damaged[s.Name] = true
+		}
+	}
+	return damaged, whole, err
+}
+
+// fetch puts a verified copy of a peer's segment in place, durably.
+func (p *repair) fetch(ctx context.Context, s client.SegmentFile) error {
+	path := p.FS.PathJoin(p.incoming, s.Name)
+	d := snapshot.Download{
+		FS: p.FS, Path: path, Part: path + ".part", Size: s.Size,
+		Open: func(ctx context.Context, offset int64, _ int) (io.ReadCloser, error) {
+			return p.peer.Segment(ctx, s.Name, offset, s.Size)
+		},
+		Verify: func() error { return p.verify(path, s) },
+	}
+	if err := d.Run(ctx, new(snapshot.Progress)); err != nil {
+		return err
+	}
+	if err := p.FS.Rename(path, p.FS.PathJoin(p.dir, s.Name)); err != nil {
+		return fmt.Errorf("put %s in place: %w", s.Name, err)
+	}
+	return snapshot.SyncDir(p.FS, p.dir)
+}
+
+func (p *repair) verify(path string, s client.SegmentFile) error {
+	if s.Hash == "" {
+		return eventlog.VerifyPrefix(p.FS, path, s.Size)
+	}
+	info, err := eventlog.VerifySegment(p.FS, path)
+	if err == nil && hex.EncodeToString(info.Hash[:]) != s.Hash {
+		err = &eventlog.CorruptError{File: path, Reason: "it does not have the hash that its node lists"}
+	}
+	return err
+}
+
+// cut removes what the log holds beyond the savepoint.
+func (p *repair) cut(position uint64) error {
+	log, err := eventlog.Open(eventlog.Options{FS: p.FS, Dir: p.dir, Through: position})
+	if err != nil {
+		return err
+	}
+	return errors.Join(log.Cut(), log.Close())
+}
