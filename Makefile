@@ -9,6 +9,7 @@ SEED      ?= 1
 SEEDS     ?= 1000
 SIMFLAGS  ?=
 JEPSENFLAGS ?=
+SCALEFLAGS ?=
 
 # staticcheck must be at least as new as the Go that go.mod names.
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
@@ -16,11 +17,11 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 RACE := ./fsm ./log ./index ./cluster ./snapshot ./httpapi
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fuzz bench jepsen sim check clean
+.PHONY: help build run test race lint fuzz bench bench-scale jepsen sim check clean
 
 help: ## show this list
 	@echo 'make TARGET'
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/cairn-node and bin/cairn
 	go build -ldflags '$(LDFLAGS)' -o bin/cairn-node ./cmd/node
@@ -44,6 +45,9 @@ fuzz: ## run every fuzz target for FUZZTIME (default 10s) each
 bench: ## measure a local cluster on disk, three nodes with fsync
 	@scripts/bench.sh
 
+bench-scale: build ## measure 20 million events: SCALEFLAGS='-nodes 3 -rows 1000000' for less
+	go run ./bench-scale $(SCALEFLAGS)
+
 jepsen: ## break five real nodes for two minutes and judge (JEPSENFLAGS=… for more)
 	@scripts/jepsen.sh $(JEPSENFLAGS)
 
@@ -54,5 +58,5 @@ sim: ## simulate failures in virtual time: SEEDS clusters, from seed SEED on
 check: lint test race ## lint, test and race: what CI runs
 
 clean: ## delete bin/ and what tests and benchmarks left behind
-	rm -rf bin .cairn-bench .cairn-smoke jepsen-report
+	rm -rf bin .cairn-bench .cairn-bench-scale .cairn-bench-scale-report .cairn-smoke jepsen-report
 	go clean -testcache

@@ -46,6 +46,7 @@ func (m *fixedMembers) start(context.Context) error {
 }
 func (m *fixedMembers) address(id raft.ServerID) (raft.ServerAddress, bool) { return m.list.get(id) }
 func (m *fixedMembers) tookPart() bool                                      { return true }
+func (m *fixedMembers) slowest() uint64                                     { return 0 }
 func (m *fixedMembers) peers() map[string]string                            { return nil }
 func (m *fixedMembers) httpURL(id string) string                            { return "http://" + id }
 func (m *fixedMembers) clockStamp() int64                                   { return time.Now().UnixNano() }

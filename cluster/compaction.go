@@ -61,19 +61,19 @@ func (n *Node) Snapshot(ctx context.Context) error {
 		select {
 		case <-time.After(snapshotPause / 4): // a savepoint is being written
 		case <-ctx.Done():
-			return fmt.Errorf("take a snapshot: %w", err)
+			return fmt.Errorf("take a snapshot: %w, the last try: %w", ctx.Err(), err)
 		}
 	}
 }
 
-// snapshot has Raft take one and keep entries behind it for slow followers, as
-// many as Config.TrailingBytes allow.
+// snapshot has Raft take one and keep entries behind it for the slowest live
+// follower, as many as Config.TrailingBytes allow.
 func (n *Node) snapshot(ctx context.Context) error {
 	n.snapshots.Lock()
 	defer n.snapshots.Unlock()
 	begun := time.Now()
 	fresh := n.log.sizes.begin()
-	trailing := n.log.sizes.trailing(n.cfg.TrailingBytes)
+	trailing := n.log.sizes.trailing(n.cfg.TrailingBytes, n.members.slowest())
 	err := n.reload(func(c *raft.ReloadableConfig) { c.TrailingLogs = trailing })
 	if err == nil {
 		err = n.waitFuture(ctx, func() raft.Future { return n.raft.Snapshot() })

@@ -23,7 +23,7 @@ func TestCompact_ByBytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const appendBytes = 16 << 10
 		c := newMemCluster(t, 3, func(_ int, cfg *Config) {
-			cfg.SnapshotBytes, cfg.TrailingBytes = 1<<20, 512<<10
+			cfg.SnapshotBytes, cfg.TrailingBytes = 1<<20, 2<<20 // of which a quarter is kept without need
 		})
 		defer c.closeAll()
 		l := c.leader()

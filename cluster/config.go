@@ -47,9 +47,9 @@ type Config struct {
 	StallTimeout     time.Duration // a write of Raft's log that takes longer ends the node; 0 = 15 s
 	ProposeTimeout   time.Duration // of Propose when its context has no deadline; 0 = 10 s
 
-	SnapshotBytes int64 // entries written between two snapshots; 0 = 256 MiB
-	TrailingBytes int64 // entries kept behind a snapshot for slow followers; 0 = 64 MiB
-	CacheBytes    int64 // newest entries kept in memory; 0 = 64 MiB
+	SnapshotBytes int64 // entries written between two snapshots; 0 = 64 MiB
+	TrailingBytes int64 // entries kept behind a snapshot for live followers that lack them, a quarter of it always; 0 = 64 MiB
+	CacheBytes    int64 // newest entries kept in memory; 0 = 32 MiB
 	QueueAppends  int   // appends that may wait to be proposed or forwarded; 0 = 16,384
 	QueueBytes    int64 // the same in bytes; 0 = 64 MiB
 	InFlight      int   // entries proposed but not yet applied; 0 = 1
@@ -90,9 +90,9 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	size(&c.SegmentSize, 64<<20)
-	size(&c.SnapshotBytes, 256<<20)
+	size(&c.SnapshotBytes, 64<<20)
 	size(&c.TrailingBytes, 64<<20)
-	size(&c.CacheBytes, 64<<20)
+	size(&c.CacheBytes, 32<<20)
 	size(&c.QueueBytes, 64<<20)
 	c.QueueAppends = cmp.Or(c.QueueAppends, 16<<10)
 	c.InFlight = cmp.Or(c.InFlight, 1)

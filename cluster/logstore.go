@@ -225,20 +225,25 @@ func (s *logSizes) add(index uint64, bytes int64) {
 	}
 }
 
-// trailing returns how many of the newest entries weigh at most so many bytes,
-// rounded down, and forgets what is older.
-func (s *logSizes) trailing(bytes int64) uint64 {
+// trailing returns how many of the newest entries to keep: those from index
+// needed on, if that is not 0, as far as they weigh at most so many bytes, and a
+// quarter of that in any case. It rounds down and forgets what is older.
+func (s *logSizes) trailing(most int64, needed uint64) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	drop := 0
+	for drop < len(s.marks) && s.total-s.marks[drop].total > most {
+		drop++
+	}
+	s.marks = append(s.marks[:0], s.marks[drop:]...)
 	keep := 0
-	for keep < len(s.marks) && s.total-s.marks[keep].total > bytes {
+	for keep < len(s.marks) && s.total-s.marks[keep].total > most/4 && !(needed > 0 && keep+1 < len(s.marks) && s.marks[keep+1].index > needed) {
 		keep++
 	}
-	s.marks = append(s.marks[:0], s.marks[keep:]...)
-	if len(s.marks) == 0 {
+	if keep == len(s.marks) {
 		return 0
 	}
-	return s.last - s.marks[0].index + 1
+	return s.last - s.marks[keep].index + 1
 }
 
 // begin starts to count anew and returns what was counted, for put.

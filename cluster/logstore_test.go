@@ -236,12 +236,12 @@ func TestLogSizes(t *testing.T) {
 		t.Errorf("pending after a snapshot that failed %d, want %d", got, want)
 	}
 	for _, limit := range []int64{1 << 40, 4 * markBytes, markBytes, 10} {
-		n := s.trailing(limit)
+		n := s.trailing(limit, 1)
 		if bytes := int64(n) * markBytes / 2; bytes > limit+markBytes/2 {
 			t.Errorf("%d entries for at most %d bytes", n, limit)
 		}
 	}
-	if n := s.trailing(4 * markBytes); n > 2 {
+	if n := s.trailing(4*markBytes, 1); n > 2 {
 		t.Errorf("%d entries after all but the last were given up", n)
 	}
 	s = logSizes{full: make(chan struct{}, 1)}
@@ -251,7 +251,25 @@ func TestLogSizes(t *testing.T) {
 	for i := range 5 { // the end is rewritten
 		s.add(uint64(110+i), markBytes)
 	}
-	if got := s.trailing(1 << 40); got != 15 {
+	if got := s.trailing(1<<40, 1); got != 15 {
 		t.Errorf("%d entries after a rewrite, want 15", got)
+	}
+}
+
+// A quarter of the bound is kept whoever needs it, more for a follower that
+// lacks it, and never more than the bound.
+func TestLogSizes_KeepsWhatAFollowerNeeds(t *testing.T) {
+	for _, c := range []struct {
+		needed uint64
+		least  uint64
+		most   uint64
+	}{{0, 4, 5}, {199, 4, 5}, {190, 10, 11}, {185, 15, 16}, {120, 19, 20}, {1, 19, 20}} {
+		s := logSizes{full: make(chan struct{}, 1)}
+		for i := range 100 {
+			s.add(uint64(100+i), markBytes)
+		}
+		if got := s.trailing(20*markBytes, c.needed); got < c.least || got > c.most {
+			t.Errorf("%d entries kept when %d is needed, want %d to %d", got, c.needed, c.least, c.most)
+		}
 	}
 }

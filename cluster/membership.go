@@ -230,6 +230,32 @@ func (m *membership) httpURL(id string) string {
 	return m.seen[id].HTTP
 }
 
+// slowAge is how old what was heard of a follower may be to count when entries
+// are dropped; the leader asks once a second.
+const slowAge = 3 * time.Second
+
+// slowest returns the index of the first entry that some live follower lacks.
+func (m *membership) slowest() uint64 {
+	r := m.deps.raft()
+	if r.State() != raft.Leader {
+		return 0
+	}
+	least := uint64(0)
+	list := servers(r)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, s := range list {
+		h, ok := m.seen[string(s.ID)]
+		if !ok || string(s.ID) == m.cfg.NodeID || time.Since(h.at) > slowAge {
+			continue
+		}
+		if first := h.LastIndex + 1; least == 0 || first < least {
+			least = first
+		}
+	}
+	return least
+}
+
 // clockStamp returns the leader's time, held back to the voters' median.
 func (m *membership) clockStamp() int64 { return m.clock.stamp() }
 

@@ -77,6 +77,8 @@ func (n *Node) offer(id raft.ServerID, addr, name string, manifest []byte) (read
 	for {
 		p, err := n.askPrepared(addr, body)
 		switch {
+		case err != nil && n.ending.Err() != nil:
+			return false, ErrClosed
 		case err != nil:
 			return false, fmt.Errorf("offer snapshot %s to %s: %w", name, id, err)
 		case p.Error != "":

@@ -28,6 +28,9 @@ type memberships interface {
 	httpURL(id string) string
 	// peers returns the HTTP addresses of the other live members by id.
 	peers() map[string]string
+	// slowest returns the index of the first entry that some live follower lacks,
+	// on a leader that has heard of them lately; else 0.
+	slowest() uint64
 	// clockStamp returns the leader's time in nanoseconds, at most 1 s above the
 	// median of the voters' clocks. It is called once an entry.
 	clockStamp() int64

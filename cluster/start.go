@@ -25,6 +25,10 @@ func (e *StartError) Error() string { return e.Reason + ": " + e.Remedy }
 
 const (
 	remedyRejoin = "stop the node, remove its data directory and start it again; it then joins under a new node id and fetches everything"
+	// walSegmentSize is that of a file of Raft's log, in bytes. Two of them are on
+	// the disk beyond what is kept: the oldest in part, the newest before it is
+	// filled. Together with Config's bounds that makes 192 MiB.
+	walSegmentSize = 32 << 20
 	// lockTimeout is how long another process may hold the stable store.
 	lockTimeout = time.Second
 )
@@ -75,7 +79,7 @@ func openFiles(cfg *Config) (*Stores, func() error, error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("open Raft's stable store %s: %w", cfg.StableDB, err)
 	}
-	wal, err := OpenWAL(cfg.WAL, walfs.New(), &metadb.BoltMetaDB{}, 0, cfg.Logger)
+	wal, err := OpenWAL(cfg.WAL, walfs.New(), &metadb.BoltMetaDB{}, walSegmentSize, cfg.Logger)
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("open Raft's log %s: %w", cfg.WAL, err), stable.Close())
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"reflect"
 	"slices"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 	"github.com/hashicorp/raft"
 	"pgregory.net/rapid"
 
@@ -21,7 +23,7 @@ import (
 func foldInto(fs vfs.FS, stateDir string, index, position uint64) (Folded, error) {
 	return Fold(context.Background(), FoldOptions{
 		FS: fs, LogDir: "logs/main/gen-000001/log", StateDir: stateDir, Index: index, Position: position,
-		SavepointBytes: 4 << 10, CacheBytes: 1 << 20,
+		SavepointBytes: 1 << 10, CacheBytes: 1 << 20,
 	})
 }
 
@@ -240,6 +242,29 @@ func TestFold_Refuses(t *testing.T) {
 			t.Error("it was folded")
 		}
 	})
+	for name, e := range map[string]event.Event{
+		"an event of the cluster that it does not know": {Stream: "$later", Type: "thing"},
+		"a newer cluster version":                       {Stream: event.StreamLog, Type: event.TypeClusterVersion, Data: fmt.Appendf(nil, `{"version":%d}`, SupportedVersion+1)},
+		"a removal that is not JSON":                    {Stream: event.StreamMembers, Type: event.TypeMemberRemoved, Data: []byte("?")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fs := vfs.NewMem()
+			if _, err := foldInto(fs, "state", 9, writeLog(t, fs, e)); err == nil {
+				t.Error("it was folded")
+			}
+		})
+	}
+	t.Run("a log without a birth", func(t *testing.T) {
+		fs := vfs.NewMem()
+		l, err := eventlog.Open(eventlog.Options{FS: fs, Dir: "logs/main/gen-000001/log"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		appendTo(t, l, 2, 1, event.Event{Stream: "a", Type: "T"})
+		if _, err := foldInto(fs, "state", 9, 1); err == nil {
+			t.Error("it was folded")
+		}
+	})
 	t.Run("cancelled", func(t *testing.T) {
 		var a event.Append
 		for range 2 * progressEvery {
@@ -258,4 +283,85 @@ func TestFold_Refuses(t *testing.T) {
 			t.Errorf("Fold = %v, want that it was cancelled", err)
 		}
 	})
+}
+
+// writeLog writes a log that consists of its birth and one more event, and
+// returns where it ends.
+func writeLog(t *testing.T, fs vfs.FS, e event.Event) uint64 {
+	t.Helper()
+	l, err := eventlog.Open(eventlog.Options{FS: fs, Dir: "logs/main/gen-000001/log"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	appendTo(t, l, 2, 1, born().events[0], e)
+	return 2
+}
+
+// appendTo cuts and creates an empty log, appends events, one entry each, and
+// closes it.
+func appendTo(t *testing.T, l *eventlog.Log, index, position uint64, events ...event.Event) {
+	t.Helper()
+	id, err := toLogID(testLogID)
+	if err := errors.Join(err, l.Cut(), l.Create(id, testSegmentSize)); err != nil {
+		t.Fatal(err)
+	}
+	for i, e := range events {
+		var b eventlog.FrameBuilder
+		b.Reset(index+uint64(i), 1, position+uint64(i), 1)
+		e.Position, e.Version, e.Time = position+uint64(i), 1, 1
+		b.Add(&e, [16]byte{})
+		if err := l.Append(&b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(l.Sync(l.Last()), l.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestFold_GoesOnAfterACrash crashes before every operation of a fold, with
+// parts of what was not synced kept. Another fold goes on from what is left and
+// comes to the same state.
+func TestFold_GoesOnAfterACrash(t *testing.T) {
+	logs, _ := script()
+	mem := vfs.NewCrashableMem()
+	m := openMachine(t, mem, nil)
+	outcomes(t, m, logs)
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	index, position := m.Durable()
+	crashes, fresh, resumed := 0, 0, 0
+	check := func(at string) {
+		for _, percent := range []int{0, 10, 50, 100} {
+			crashes++
+			left := mem.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(uint64(crashes), 5))})
+			folded, err := foldInto(left, "logs/main/gen-000001/state.new", index, position)
+			if err != nil {
+				t.Fatalf("crash before %s, %d%% kept: %v", at, percent, err)
+			}
+			if folded.Events == position {
+				fresh++
+			} else {
+				resumed++
+			}
+			if found := compareState(t, left, "logs/main/gen-000001/state.new"); len(found) > 0 {
+				t.Fatalf("crash before %s, %d%% kept: %q", at, percent, found)
+			}
+		}
+	}
+	_, err := foldInto(errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			check(fmt.Sprintf("kind %d on %s", op.Kind, op.Path))
+		}
+		return nil
+	})), "logs/main/gen-000001/state.new", index, position)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check("the end")
+	t.Logf("%d crashes; %d folds began anew, %d went on", crashes, fresh, resumed)
+	if fresh == 0 || resumed == 0 {
+		t.Error("the test tested nothing")
+	}
 }

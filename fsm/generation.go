@@ -50,11 +50,11 @@ func (m *Machine) openGeneration() (*generation, state, index.Savepoint, error) 
 		OnError: func(err error) { _ = m.fail(fmt.Errorf("index: %w", err)) },
 	})
 	if err != nil {
-		return fail(fmt.Errorf("open the state in %s: %w", dir, err))
+		return fail(fmt.Errorf("open the state in %s: %w (if it is damaged, 'cairn rebuild' makes it again from the log)", dir, err))
 	}
 	if saved.Index < noted.Index || saved.Position < noted.Position {
 		return fail(errors.Join(fmt.Errorf("%s: the state ends at position %d, but its savepoint was at %d: part of it was lost; "+
-			"let this node rejoin under a new id", dir, saved.Position, noted.Position), x.Close()))
+			"make it again from the log with 'cairn rebuild'", dir, saved.Position, noted.Position), x.Close()))
 	}
 	st, err := decodeState(saved.Index, saved.Position, saved.Extra)
 	if err != nil {
@@ -65,6 +65,9 @@ func (m *Machine) openGeneration() (*generation, state, index.Savepoint, error) 
 		OnError: func(err error) { _ = m.fail(fmt.Errorf("log: %w", err)) },
 	})
 	if err != nil {
+		if damage := (*eventlog.CorruptError)(nil); errors.As(err, &damage) {
+			err = fmt.Errorf("%w; 'cairn check' finds all damage, 'cairn repair --from URL' fetches segments from another node", err)
+		}
 		return fail(errors.Join(err, x.Close()))
 	}
 	if st.logID != "" {

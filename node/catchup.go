@@ -67,7 +67,11 @@ func newCatchUp(store *snapshot.Store, peers func() map[string]string, logger *s
 func (c *catchUp) Offered(o cluster.Offer) cluster.Preparation {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || c.failed >= maxFailed {
+	if c.closed {
+		return cluster.Preparation{Stream: true}
+	}
+	if c.failed >= maxFailed { // this one; what was wrong may be right for the next
+		c.failed = 0
 		return cluster.Preparation{Stream: true}
 	}
 	if c.peers()[o.Leader] == "" {

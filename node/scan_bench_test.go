@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,15 +35,13 @@ const scanEvents = 300_000
 // what both spend is told apart.
 func BenchmarkScan(b *testing.B) {
 	url := scanServer(b)
-	for name, query := range map[string]string{
-		"all": "", "desc": "?order=desc", "type": "?type=FundsDeposited", "tag": "?tag=customer:9",
-	} {
-		b.Run(name, func(b *testing.B) {
+	for _, query := range []string{"", "order=desc", "type=FundsDeposited", "tag=customer:9"} {
+		b.Run(cmp.Or(query, "all"), func(b *testing.B) {
 			events, rounds := 0, 1+b.N/scanEvents
 			var client, took time.Duration
 			before := cpuTime(b)
 			for range rounds {
-				n, cpu, elapsed := countLines(b, url+query)
+				n, cpu, elapsed := countLines(b, url+"?"+query)
 				events, client, took = events+n, client+cpu, took+elapsed
 			}
 			spent := cpuTime(b) - before

@@ -253,7 +253,11 @@ func (k *check) state(state *fsm.StateCheck) error {
 		return nil
 	}
 	differences, err := state.Compare(k.ctx, k.found.LogDir, func(stage string, done, total uint64) {
-		k.o.Progress(Progress{Stage: stage, Done: done, Total: total, Unit: "events"})
+		p := Progress{Stage: stage, Done: done, Total: total, Unit: "events"}
+		if total == 0 { // of the state, whose records nobody has counted
+			p.Unit = "records"
+		}
+		k.o.Progress(p)
 	})
 	if canceled := k.ctx.Err(); canceled != nil {
 		return canceled

@@ -3,6 +3,7 @@ package offline
 import (
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -82,7 +83,7 @@ func Dump(fs vfs.FS, path string, from uint64, visit func(*Part) error) (damaged
 			part.Time, part.LastTime, part.Hash = text(p.Footer.FirstTime), text(p.Footer.LastTime), hex.EncodeToString(p.Footer.Hash[:])
 		default:
 			damaged = true
-			part.Kind, part.Damage = PartDamage, p.Damage.Error()
+			part.Kind, part.Damage = PartDamage, reason(p.Damage)
 		}
 		return visit(&part)
 	})
@@ -100,8 +101,18 @@ func (p *Part) record(r *eventlog.DumpedRecord) {
 	p.Kind, p.Event, p.JSON = PartRecord, &r.Event, event.AppendJSON(nil, &e)
 	p.Digest, p.Salt = hex.EncodeToString(r.Digest[:]), hex.EncodeToString(r.Salt[:])
 	if r.Payload != nil {
-		p.Damage = r.Payload.Error()
+		p.Damage = reason(r.Payload)
 	}
+}
+
+// reason is what damage says beside the file and the offset, which stand with
+// the part.
+func reason(err error) string {
+	var c *eventlog.CorruptError
+	if errors.As(err, &c) {
+		return c.Reason
+	}
+	return err.Error()
 }
 
 // text is a time for people and for programs.

@@ -49,7 +49,7 @@ func TestDump(t *testing.T) {
 	for at := 64; at < size; at += 7 { // in headers, payloads and the footer
 		flip(t, mem, testSegment, int64(at))
 		spoiled, lines, damaged := dumpTest(t, mem, 0)
-		if footer := at > size-1000 && spoiled[PartFooter] == 1; !footer && (!damaged || !strings.Contains(lines, "damaged at offset")) || spoiled[PartFrame] < kinds[PartFrame]-1 {
+		if footer := at > size-1000 && spoiled[PartFooter] == 1; !footer && (!damaged || !strings.Contains(lines, `"damage":"`)) || spoiled[PartFrame] < kinds[PartFrame]-1 {
 			t.Errorf("byte %d: parts %v, damaged %v\n%s", at, spoiled, damaged, lines)
 		}
 		flip(t, mem, testSegment, int64(at))

@@ -18,7 +18,7 @@ import (
 type Progress struct {
 	Stage       string // what is being done, for people
 	Done, Total uint64 // in Unit; a Total of 0 is not known
-	Unit        string // "bytes", "events", "files" or "entries"
+	Unit        string // "bytes", "events", "records", "files" or "entries"
 }
 
 // RebuildOptions says what Rebuild works on.

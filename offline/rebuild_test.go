@@ -79,6 +79,9 @@ func TestRebuild_GivesTheSameAnswers(t *testing.T) {
 			if r.LogID != testLogID || r.Version != 1 || r.Position != uint64(len(want.events)) || r.Index != 5+testEntries-1 {
 				t.Errorf("rebuilt %+v", r)
 			}
+			if c := checkNode(t, fs); len(c.Findings) > 0 { // the snapshot is whole as well
+				t.Errorf("found %+v", c.Findings)
+			}
 			got, err := answers(fs)
 			must(t, err)
 			if !reflect.DeepEqual(got, want) {
@@ -195,7 +198,7 @@ func TestCrash_Rebuild(t *testing.T) {
 				must(t, mem.RemoveAll(testState))
 				must(t, snapshot.SyncDir(mem, testDir+"/logs/main/gen-000001"))
 			}
-			before, after := 0, 0
+			before, after, durable := 0, 0, false
 			var seed uint64
 			check := func(at string) {
 				for _, percent := range []int{0, 10, 50, 100} {
@@ -203,7 +206,7 @@ func TestCrash_Rebuild(t *testing.T) {
 					crashed := clone(mem, percent, seed)
 					got, err := answers(crashed)
 					if err != nil {
-						if before++; !lost || after > 0 && percent == 0 {
+						if before++; !lost || durable {
 							t.Fatalf("crash before %s, %d%% kept: start: %v", at, percent, err)
 						}
 						if _, err := rebuild(crashed); err != nil {
@@ -212,6 +215,7 @@ func TestCrash_Rebuild(t *testing.T) {
 						got, err = answers(crashed)
 					} else if lost {
 						after++
+						durable = durable || percent == 0 // from here on it is there to stay
 					}
 					if err != nil || !reflect.DeepEqual(got, want) {
 						t.Fatalf("crash before %s, %d%% kept: %v, answers\n%+v, want\n%+v", at, percent, err, got, want)

@@ -33,9 +33,9 @@ type Config struct {
 	SecretFile string // file with the secret of the cluster; needed off loopback
 
 	SegmentSize    int64 // bytes of one file of a log that is born here; 0 = 64 MiB
-	SavepointBytes int64 // bytes of state in memory that make a savepoint due; 0 = 64 MiB
-	SnapshotBytes  int64 // bytes of Raft log that make a snapshot due; 0 = 256 MiB
-	TrailingBytes  int64 // bytes of Raft log kept behind a snapshot; 0 = 64 MiB
+	SavepointBytes int64 // bytes of state in memory that make a savepoint due; 0 = 24 MiB
+	SnapshotBytes  int64 // bytes of Raft log that make a snapshot due; 0 = 64 MiB
+	TrailingBytes  int64 // bytes of Raft log kept behind a snapshot at most; 0 = 64 MiB
 	ScrubRate      int64 // bytes of sealed segments read a second to find damage; 0 = 8 MiB
 	FileRate       int64 // bytes of files a second sent to nodes that catch up and to backups; 0 = 128 MiB
 

@@ -38,7 +38,9 @@ func advice(err error, c *Config) string {
 	var damagedLog *eventlog.CorruptError
 	var damagedSnapshot *snapshot.CorruptError
 	switch {
-	case errors.As(err, &damagedLog), errors.As(err, &damagedSnapshot):
+	case errors.As(err, &damagedLog):
+		return fmt.Sprintf("nothing was changed. Fetch what is damaged from another node with: cairn repair --data %s --from URL", c.Data)
+	case errors.As(err, &damagedSnapshot):
 		return fmt.Sprintf("nothing was changed. To get the data from the other nodes, move %s away, start this node with -join and a new -id, and take the old one out with: cairn cluster remove", c.Data)
 	case errors.Is(err, eventlog.ErrFormat):
 		return "it was written by a newer cairn-node: start that version"

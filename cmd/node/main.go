@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"strings"
 )
 
@@ -34,7 +35,20 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		_, err := io.WriteString(stdout, versionText())
 		return err
 	}
+	limitMemory(os.Getenv)
 	return serve(ctx, &cmd.config, stderr)
+}
+
+// memoryLimit is what the garbage collector keeps the process below, in bytes,
+// as long as less is in use: savepoints and large answers come in bursts, and
+// without it the heap grows to twice the highest of them.
+const memoryLimit = 384 << 20
+
+// limitMemory sets the limit, unless the environment has one.
+func limitMemory(getenv func(string) string) {
+	if getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
 }
 
 // usageError is a fault of the command line, the environment or the file.
