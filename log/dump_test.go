@@ -111,3 +111,34 @@ func TestDump_NotASegment(t *testing.T) {
 		t.Errorf("Dump = %v, want %v", err, stop)
 	}
 }
+
+// FuzzDump gives arbitrary bytes to Dump: it ends, and its parts follow each
+// other without a gap but for what is inside a frame.
+func FuzzDump(f *testing.F) {
+	frames := testScript(5, 6, 3)
+	for _, b := range testFiles(f, 600, frames) {
+		f.Add(b)
+		f.Add(b[:len(b)*2/3])
+		f.Add(append(slices.Clone(b[:200]), b[100:]...))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		fs := placeFiles(t, map[string][]byte{"x": b})
+		var at int64 // where the next part begins
+		err := Dump(fs, "log/x", func(p Piece) error {
+			whole := p.Damage != nil && p.Size == 0 // of a frame that was shown before
+			if !whole && p.Offset != at {
+				return fmt.Errorf("a part at %d, not at %d", p.Offset, at)
+			}
+			switch {
+			case p.Frame != nil:
+				at = p.Offset + frameHeaderSize
+			case !whole:
+				at = p.Offset + p.Size
+			}
+			return nil
+		})
+		if err != nil || at != int64(len(b)) {
+			t.Fatalf("Dump ends at %d of %d: %v", at, len(b), err)
+		}
+	})
+}
