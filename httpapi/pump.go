@@ -3,11 +3,13 @@ package httpapi
 const (
 	// partBytes is what a part of a long answer holds, all but the first.
 	partBytes = 256 << 10
-	// pumpParts is how many parts of one answer are on their way at most, so
-	// that neither who gathers nor who sends waits for a hiccup of the other.
-	pumpParts = 2
-	// pumpBytes is how many bytes they hold at most. A part that is larger,
-	// for there is a large event in it, is on its way alone.
+	// pumpParts is how many parts of one answer there are at most: one that is
+	// gathered, one that is sent, and one between them, so that neither side
+	// waits for a hiccup of the other.
+	pumpParts = 3
+	// pumpBytes is how many bytes those hold at most that are on their way while
+	// the next is gathered. One that is larger, for a large event is in it, goes
+	// out before that.
 	pumpBytes = 1 << 20
 )
 

@@ -213,3 +213,32 @@ func TestPump_SendFails(t *testing.T) {
 		t.Errorf("close returned %v", err)
 	}
 }
+
+// Two parts are on their way while a third is gathered; a large one goes out
+// before that, and its memory is not kept.
+func TestPump_Memory(t *testing.T) {
+	ts := serve(t, newFakeStore())
+	w := httptest.NewRecorder()
+	p := startPump(&exchange{s: ts.Server, w: w, rc: http.NewResponseController(w)})
+	part := ts.budget.hold()
+	for i, size := range []int{100, partBytes, 3 << 20, 100, pumpBytes + 1} {
+		if err := part.grow(size); err != nil {
+			t.Fatal(err)
+		}
+		part.b = append(part.b, make([]byte, size)...)
+		var err error
+		if part, err = p.push(part); err != nil {
+			t.Fatal(err)
+		}
+		if p.count >= pumpParts || p.bytes > pumpBytes || len(part.b) > 0 || cap(part.b) > pumpBytes {
+			t.Errorf("after part %d: %d of %d bytes are on their way, and %d are ready", i, p.count, p.bytes, cap(part.b))
+		}
+	}
+	part.release()
+	if err := p.close(); err != nil || w.Body.Len() != 200+partBytes+3<<20+pumpBytes+1 {
+		t.Errorf("%d bytes went out, %v", w.Body.Len(), err)
+	}
+	if !ts.budget.sem.TryAcquire(ts.opts.MaxHeldBytes) {
+		t.Error("memory was not given back")
+	}
+}
