@@ -11,19 +11,21 @@ import (
 // Cursor gives the events of a selection one by one. One goroutine may use it
 // at a time, as long as its view is open.
 type Cursor struct {
-	log         *eventlog.Log
 	first, last uint64 // bounds of the positions, both included
 	backward    bool
 	filter      event.Filter
 
 	candidates index.Iter // positions in question; nil = all
 	exact      bool       // every candidate matches
+	ahead      []uint64   // candidates taken already
+	taken      int        // how many of ahead were given
 
-	scan *eventlog.Scanner // set while positions follow each other closely
-	at   uint64            // position that scan gives next
-	one  event.Event       // read by itself
-	now  *event.Event      // the current one: that of scan, or one
-	err  error
+	scan   *eventlog.Scanner // set while positions follow each other closely
+	at     uint64            // position that scan gives next
+	points eventlog.Points   // reads one by itself
+	one    event.Event       // that one
+	now    *event.Event      // the current one: that of scan, or one
+	err    error
 }
 
 // scanGap is how many events a cursor rather reads over than seeks beyond.
@@ -56,32 +58,54 @@ func (c *Cursor) position() (uint64, bool) {
 		c.first++
 		return c.first - 1, true
 	}
-	position, ok := c.candidates.Next()
-	if !ok {
-		c.err = c.candidates.Err()
+	if c.taken == len(c.ahead) && !c.takeAhead() {
 		return 0, false
 	}
-	if position < c.first || position > c.last {
-		return 0, false
+	c.taken++
+	return c.ahead[c.taken-1], true
+}
+
+// prefetchCount is how many candidates are taken at once when reads are slow.
+const prefetchCount = 64
+
+// takeAhead takes the next candidate; or, when the log is read from a cold disk,
+// as many as are worth reading at once.
+func (c *Cursor) takeAhead() bool {
+	want := 1
+	if c.points.Slow() && c.scan == nil {
+		want = prefetchCount
 	}
-	return position, true
+	c.ahead, c.taken = c.ahead[:0], 0
+	for len(c.ahead) < want {
+		position, ok := c.candidates.Next()
+		if !ok {
+			c.err = c.candidates.Err()
+			break
+		}
+		if position < c.first || position > c.last {
+			break
+		}
+		c.ahead = append(c.ahead, position)
+	}
+	if len(c.ahead) > 1 {
+		c.points.Log.Prefetch(c.ahead)
+	}
+	return len(c.ahead) > 0 && c.err == nil
 }
 
 // read makes the event at a position the current one: by scanning when it is
 // close behind the last one, else by a read of its own.
 func (c *Cursor) read(position uint64) bool {
-	near := c.scan != nil && (!c.backward && position >= c.at && position-c.at <= scanGap ||
-		c.backward && position <= c.at && c.at-position <= scanGap)
-	if !near && c.scan == nil && c.at != position {
+	if c.scan != nil && !c.near(position) {
+		c.closeScan()
+	}
+	if c.scan == nil && c.at != position {
 		return c.readOne(position)
 	}
-	if !near {
-		c.closeScan()
-		if c.backward {
-			c.scan = c.log.ScanBack(position)
-		} else {
-			c.scan = c.log.Scan(position)
-		}
+	if c.scan == nil && c.backward {
+		c.scan = c.points.Log.ScanBack(position)
+	} else if c.scan == nil {
+		c.scan = c.points.Log.Scan(position)
 	}
 	for c.scan.Next() {
 		if e := c.scan.Event(); e.Position == position {
@@ -96,8 +120,16 @@ func (c *Cursor) read(position uint64) bool {
 	return false
 }
 
+// near reports whether the open scan comes to a position soon.
+func (c *Cursor) near(position uint64) bool {
+	if c.backward {
+		return position <= c.at && c.at-position <= scanGap
+	}
+	return position >= c.at && position-c.at <= scanGap
+}
+
 func (c *Cursor) readOne(position uint64) bool {
-	c.one, c.err = c.log.Read(position)
+	c.one, c.err = c.points.Read(position)
 	c.now = &c.one
 	c.expect(position)
 	return c.err == nil

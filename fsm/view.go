@@ -107,7 +107,7 @@ func (v *View) Select(s Selection) (*Cursor, error) {
 		}
 		last = min(last, p-1)
 	}
-	c := &Cursor{log: v.gen.log, first: first, last: last, backward: s.Backward, filter: s.Filter}
+	c := &Cursor{points: eventlog.Points{Log: v.gen.log}, first: first, last: last, backward: s.Backward, filter: s.Filter}
 	bound := first - 1
 	if s.Backward {
 		bound = last + 1
@@ -124,7 +124,7 @@ func (v *View) Select(s Selection) (*Cursor, error) {
 // downwards.
 func (v *View) Stream(name string, from uint64, backward bool) (*Cursor, error) {
 	return &Cursor{
-		log: v.gen.log, first: 1, last: v.position, backward: backward, exact: true,
+		points: eventlog.Points{Log: v.gen.log}, first: 1, last: v.position, backward: backward, exact: true,
 		candidates: v.index.Stream(name, from, backward),
 	}, nil
 }

@@ -1,5 +1,37 @@
 package eventlog
 
+import (
+	"time"
+
+	"cairn/event"
+)
+
+// slowRead is what a read takes that had to wait for a disk, and one from the
+// cache hardly ever.
+const slowRead = 50 * time.Microsecond
+
+// Points reads single events, and notices when they come from a cold disk. One
+// goroutine uses it.
+type Points struct {
+	Log  *Log
+	slow bool
+}
+
+// Read is Log.Read.
+func (p *Points) Read(position uint64) (event.Event, error) {
+	if p.slow {
+		return p.Log.Read(position)
+	}
+	begun := time.Now()
+	e, err := p.Log.Read(position)
+	p.slow = time.Since(begun) > slowRead
+	return e, err
+}
+
+// Slow says that a read had to wait for the disk: it pays to call Prefetch with
+// what will be read next.
+func (p *Points) Slow() bool { return p.slow }
+
 // prefetchMost bounds what is read ahead of one record, in bytes.
 const prefetchMost = 64 << 10
 
