@@ -202,6 +202,43 @@ func (w *whole) same(other *whole) {
 	if err != nil || err2 != nil || !reflect.DeepEqual(got, want) || len(want.Sealed) == 0 {
 		w.t.Errorf("%s has\n%+v, %v\nnot\n%+v, %v", w.options.ID, got, err, want, err2)
 	}
+	for _, sealed := range want.Sealed {
+		if !bytes.Equal(w.read(sealed.Name), other.read(sealed.Name)) {
+			w.t.Errorf("%s: %s has other bytes", w.options.ID, sealed.Name)
+		}
+	}
+}
+
+// read returns the contents of a file of the log.
+func (w *whole) read(name string) []byte {
+	w.t.Helper()
+	b, err := os.ReadFile(w.path(name))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return b
+}
+
+func (w *whole) path(name string) string {
+	w.t.Helper()
+	found, err := filepath.Glob(filepath.Join(w.options.Dir, "logs", "main", "gen-*", "log", name))
+	if err != nil || len(found) == 0 {
+		w.t.Fatalf("%s: %s stands at %v, %v", w.options.ID, name, found, err)
+	}
+	return found[len(found)-1] // the generation before may be there still
+}
+
+// overwrite puts bytes over those of a file of the log, behind the node's back.
+func (w *whole) overwrite(name string, b []byte) {
+	w.t.Helper()
+	f, err := os.OpenFile(w.path(name), os.O_WRONLY, 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	_, err = f.WriteAt(b, 0)
+	if err := errors.Join(err, f.Close()); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // expect checks how often a message came.
@@ -238,8 +275,23 @@ func TestCatchUp_JoinAndReturn(t *testing.T) {
 	first.expect("snapshot prepared", 1)
 	first.expect("snapshot not fetched", 0)
 	second.same(first)
+
+	// The third asks the second first, whose disk has lost a bit.
+	files, err := second.Machine().LogFiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := files.Sealed[1].Name
+	sound := first.read(name)
+	damaged := bytes.Clone(sound)
+	damaged[len(damaged)/2] ^= 1
+	second.overwrite(name, damaged)
 	third := newWhole(t, "n3", nil, first.gossip)
 	third.await(first)
+	if !bytes.Equal(third.read(name), sound) {
+		t.Error("the third has what the second lost")
+	}
+	second.overwrite(name, sound)
 	third.expect("snapshot fetched", 1)
 	third.same(first)
 	third.append(10)
