@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strconv"
 
@@ -87,6 +88,10 @@ type committer struct {
 	key, value      []byte
 }
 
+// yieldEvery is after how many terms a commit lets others have its core: what it
+// does is in no hurry, and an append that waits is.
+const yieldEvery = 64
+
 // overlay writes terms in the order of their keys, so that the heads are read
 // in that order too.
 func (c *committer) overlay(o *overlay) (err error) {
@@ -95,7 +100,10 @@ func (c *committer) overlay(o *overlay) (err error) {
 		return fmt.Errorf("read heads: %w", err)
 	}
 	defer func() { err = errors.Join(err, c.heads.Close()) }()
-	for _, term := range sortedKeys(o.terms) {
+	for i, term := range sortedKeys(o.terms) {
+		if i%yieldEvery == 0 {
+			runtime.Gosched()
+		}
 		if err := c.term(o.base, o.terms[term]); err != nil {
 			return fmt.Errorf("term %q: %w", term, err)
 		}

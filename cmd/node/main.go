@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 )
@@ -35,7 +36,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		_, err := io.WriteString(stdout, versionText())
 		return err
 	}
-	limitMemory(os.Getenv)
+	tuneRuntime(os.Getenv)
 	return serve(ctx, &cmd.config, stderr)
 }
 
@@ -44,10 +45,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // without it the heap grows to twice the highest of them.
 const memoryLimit = 384 << 20
 
-// limitMemory sets the limit, unless the environment has one.
-func limitMemory(getenv func(string) string) {
+// tuneRuntime sets what the environment leaves open: the memory limit, and two
+// threads to a core. With one, an append waits for the Go scheduler to take a
+// core away from a savepoint or a compaction, up to 10 ms each time; with two,
+// the kernel lets the thread that has waited go first.
+func tuneRuntime(getenv func(string) string) {
 	if getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
+	}
+	if getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(2 * runtime.GOMAXPROCS(0))
 	}
 }
 
