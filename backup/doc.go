@@ -13,8 +13,9 @@
 // when it takes in a snapshot. Neither copies a node's identity, Raft's log or
 // the members of the cluster.
 //
-// Command cairn calls it. One call of Run or Restore works in a folder at a time;
-// a lock sees to it.
+// Command cairn calls it. One Run works in a folder at a time, and one Restore
+// makes a node's data: locks see to it. A Run and a Restore of the same backup
+// do not disturb each other.
 package backup
 
 import (
@@ -26,6 +27,7 @@ import (
 	"os"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/google/uuid"
 
 	eventlog "cairn/log"
 	"cairn/snapshot"
@@ -36,7 +38,7 @@ import (
 //	BACKUP            what the backup consists of: JSON, one line; written last
 //	LOCK              held while somebody works in the folder
 //	log/<base>.seg    the segments; the last one holds a prefix while it is not sealed
-//	incoming/         segments on their way
+//	incoming/<log>/   segments of a log on their way
 const (
 	manifestName = "BACKUP"
 	lockName     = "LOCK"
@@ -84,14 +86,21 @@ func Read(fs vfs.FS, dir string) (*Manifest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
+	// The format comes first: a later one may have other fields.
+	var form struct {
+		Format int `json:"format"`
+	}
+	if err := json.Unmarshal(b, &form); err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	if form.Format != manifestFormat {
+		return nil, fmt.Errorf("%s has format %d, this program knows %d: use a newer cairn", path, form.Format, manifestFormat)
+	}
 	m := new(Manifest)
 	dec := json.NewDecoder(bytes.NewReader(b))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(m); err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
-	}
-	if m.Format != manifestFormat {
-		return nil, fmt.Errorf("%s has format %d, this program knows %d: use a newer cairn", path, m.Format, manifestFormat)
 	}
 	return m, m.check(path)
 }
@@ -99,6 +108,9 @@ func Read(fs vfs.FS, dir string) (*Manifest, error) {
 // check reports what can't be the manifest of a backup, or names a file outside
 // of its folder.
 func (m *Manifest) check(path string) error {
+	if err := uuid.Validate(m.Log); err != nil {
+		return fmt.Errorf("%s: %q is not the id of a log", path, m.Log)
+	}
 	last := uint64(0)
 	for i, s := range m.Segments {
 		switch {

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -65,6 +66,7 @@ type Restored struct {
 type restore struct {
 	RestoreOptions
 	manifest *Manifest
+	staging  string // folder beside Data where the node's data is made
 	last     uint64 // position of the last event to restore
 	lastTime int64
 	id       string // of the new log
@@ -77,7 +79,7 @@ type restore struct {
 // The folder appears when all is done; what an earlier try left is thrown away.
 func Restore(ctx context.Context, o RestoreOptions) (*Restored, error) {
 	o.setDefaults()
-	r := &restore{RestoreOptions: o, id: uuid.NewString()}
+	r := &restore{RestoreOptions: o, id: uuid.NewString(), staging: o.Data + ".restoring"}
 	var err error
 	if r.manifest, err = Read(o.FS, o.From); err != nil {
 		return nil, err
@@ -85,24 +87,41 @@ func Restore(ctx context.Context, o RestoreOptions) (*Restored, error) {
 	if err := r.checkEmpty(); err != nil {
 		return nil, err
 	}
-	if err := r.verify(ctx); err != nil {
+	if err := snapshot.MakeDir(o.FS, r.staging, 0o700); err != nil {
 		return nil, err
 	}
-	staged := o.Data + ".restoring"
-	if err := o.FS.RemoveAll(staged); err != nil {
-		return nil, fmt.Errorf("remove what an earlier restore left: %w", err)
-	}
-	node, err := r.build(ctx, staged)
+	l, err := lock(o.FS, r.staging)
 	if err != nil {
-		return nil, fmt.Errorf("restore %s: %w", o.From, err)
-	}
-	if err := r.putInPlace(staged); err != nil {
 		return nil, err
+	}
+	node, err := r.run(ctx)
+	// When all went well that holds nothing any more: that it can't be removed is
+	// no reason to call the node's data bad.
+	removeErr := o.FS.RemoveAll(r.staging)
+	_ = l.Close()
+	if err != nil {
+		return nil, errors.Join(err, removeErr)
 	}
 	return &Restored{
 		NodeID: node, Log: r.id, From: r.manifest.Log, Position: r.last, Left: r.manifest.Position - r.last,
 		LastTime: event.FormatTime(r.lastTime),
 	}, nil
+}
+
+// run does the work, and returns the node's id.
+func (r *restore) run(ctx context.Context) (string, error) {
+	if err := r.verify(ctx); err != nil {
+		return "", err
+	}
+	staged := r.FS.PathJoin(r.staging, "data")
+	if err := r.FS.RemoveAll(staged); err != nil {
+		return "", fmt.Errorf("remove what an earlier restore left: %w", err)
+	}
+	node, err := r.build(ctx, staged)
+	if err != nil {
+		return "", fmt.Errorf("restore %s: %w", r.From, err)
+	}
+	return node, r.putInPlace(staged)
 }
 
 func (o *RestoreOptions) setDefaults() {
@@ -128,7 +147,12 @@ func setTerm(stableDB string, term uint64) error {
 
 func (r *restore) checkEmpty() error {
 	names, err := r.FS.List(r.Data)
-	if err == nil && len(names) > 0 {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look into %s: %w", r.Data, err)
+	case len(names) > 0:
 		return fmt.Errorf("%s is not empty: a restore makes a new node, give it a folder of its own", r.Data)
 	}
 	return nil
@@ -193,7 +217,10 @@ func (r *restore) copyLog(ctx context.Context, dir string) error {
 		return err
 	}
 	defer from.Close()
-	_, size, _ := from.Identity()
+	id, size, _ := from.Identity()
+	if has := uuid.UUID(id).String(); has != r.manifest.Log {
+		return fmt.Errorf("the backup is damaged: its segments are of log %s, %s names %s", has, manifestName, r.manifest.Log)
+	}
 	if err := r.findEnd(from); err != nil {
 		return err
 	}
@@ -260,8 +287,13 @@ func (r *restore) copyFrames(ctx context.Context, from, to *eventlog.Log) error 
 			}
 			b.Reset(r.frames+1, restoredTerm, frame.First, frame.Time)
 		}
-		if e.Stream == event.StreamLog {
+		switch e.Stream {
+		case event.StreamLog:
 			logVersion = e.Version
+		case event.StreamMembers:
+			if err := r.checkRemoved(e); err != nil {
+				return err
+			}
 		}
 		if b.Add(e, s.Salt()) != eventlog.Leaf(s.Header()) {
 			return fmt.Errorf("the event at position %d has fields that this program does not know: use a newer cairn", e.Position)
@@ -276,6 +308,19 @@ func (r *restore) copyFrames(ctx context.Context, from, to *eventlog.Log) error 
 		return err
 	}
 	return r.appendRestored(to, &b, logVersion+1)
+}
+
+// checkRemoved refuses the id of a node that was removed from the cluster for
+// good: it would end at its start.
+func (r *restore) checkRemoved(e *event.Event) error {
+	var removal event.MemberRemoved
+	if err := json.Unmarshal(e.Data, &removal); err != nil {
+		return fmt.Errorf("%s at position %d: %w", e.Type, e.Position, err)
+	}
+	if removal.NodeID != "" && removal.NodeID == r.NodeID {
+		return fmt.Errorf("node %s was removed from the cluster at position %d: choose another id", r.NodeID, e.Position)
+	}
+	return nil
 }
 
 func (r *restore) append(to *eventlog.Log, b *eventlog.FrameBuilder, last uint64) error {
@@ -365,8 +410,8 @@ func (r *restore) draft(g *snapshot.Generations, version uint32) (*snapshot.Mani
 
 // putInPlace gives the finished folder its name.
 func (r *restore) putInPlace(staged string) error {
-	if err := r.FS.RemoveAll(r.Data); err != nil { // it is empty
-		return fmt.Errorf("replace the empty folder %s: %w", r.Data, err)
+	if err := r.FS.Remove(r.Data); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("replace the empty folder %s: %w (if it is a mount point, name a folder inside it)", r.Data, err)
 	}
 	if err := r.FS.Rename(staged, r.Data); err != nil {
 		return fmt.Errorf("put %s in place: %w", r.Data, err)

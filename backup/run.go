@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -17,8 +18,8 @@ import (
 	"cairn/snapshot"
 )
 
-// parallel is how many segments are copied at a time.
-const parallel = 4
+// defaultParallel is how many segments are copied at a time.
+const defaultParallel = 4
 
 // Node is where a backup comes from; *client.Files is one.
 type Node interface {
@@ -35,37 +36,45 @@ type Options struct {
 	Dir   string // of the backup; made if it is missing
 	Nodes []Node // of one cluster, at least one; the next one helps out when one fails
 	Now   func() time.Time
-	// Progress counts the bytes that the backup lacked. nil = nobody looks.
+	// Progress counts the bytes of the segments that the backup does not have as
+	// they are now. nil = nobody looks.
 	Progress *snapshot.Progress
+
+	parallel int // defaultParallel, but in tests
 }
 
 // Summary says what a run did.
 type Summary struct {
 	Manifest
-	Copied       int   // segments, a part of one too
-	CopiedBytes  int64 // of them
-	Kept         int   // segments that were there already
-	EventsBefore uint64
+	Copied       int    // segments, a part of one too
+	CopiedBytes  int64  // that the nodes sent
+	Kept         int    // segments that were there already
+	EventsBefore uint64 // in the backup before
 }
 
 // run is one call of Run.
 type run struct {
 	Options
-	before *Manifest // nil = the first backup into this folder
+	before   *Manifest // empty = the first backup into this folder
+	incoming string    // folder for segments of this log on their way
+
+	copied      atomic.Int64 // segments
+	copiedBytes atomic.Int64
 }
 
 // Run brings the backup in a folder up to what is committed now. A folder with a
 // backup of another log is refused. When it fails the backup before still holds,
-// and the next run goes on where this one ended.
+// or the new one does already; the next run goes on where this one ended.
 func Run(ctx context.Context, o Options) (*Summary, error) {
 	if o.Progress == nil {
 		o.Progress = new(snapshot.Progress)
 	}
+	if o.parallel == 0 {
+		o.parallel = defaultParallel
+	}
 	r := &run{Options: o}
-	for _, sub := range []string{logName, incomingName} {
-		if err := snapshot.MakeDir(o.FS, o.FS.PathJoin(o.Dir, sub), 0o755); err != nil {
-			return nil, err
-		}
+	if err := snapshot.MakeDir(o.FS, o.FS.PathJoin(o.Dir, logName), 0o755); err != nil {
+		return nil, err
 	}
 	l, err := lock(o.FS, o.Dir)
 	if err != nil {
@@ -104,17 +113,25 @@ func (r *run) run(ctx context.Context) (*Summary, error) {
 	if err := s.check("the node's list of segments"); err != nil {
 		return nil, err
 	}
+	// What an earlier run left of another log's segments must not be gone on with.
+	r.incoming = r.FS.PathJoin(r.Dir, incomingName, s.Log)
+	if err := snapshot.MakeDir(r.FS, r.incoming, 0o755); err != nil {
+		return nil, err
+	}
 	if err := r.copyAll(ctx, missing); err != nil {
 		return nil, err
 	}
-	s.Copied, s.CopiedBytes = len(missing), r.Progress.Total.Load()
+	s.Copied, s.CopiedBytes = int(r.copied.Load()), r.copiedBytes.Load()
+	s.Kept += len(missing) - s.Copied
 	if err := snapshot.SyncDir(r.FS, r.FS.PathJoin(r.Dir, logName)); err != nil {
 		return nil, err
 	}
 	if err := s.write(r.FS, r.Dir); err != nil {
 		return nil, err
 	}
-	return s, r.FS.RemoveAll(r.FS.PathJoin(r.Dir, incomingName))
+	// The backup is complete. What stays when this goes wrong the next run removes.
+	_ = r.FS.RemoveAll(r.FS.PathJoin(r.Dir, incomingName))
+	return s, nil
 }
 
 // list asks the nodes in turn for the files of the log, and refuses what can't
@@ -158,7 +175,7 @@ func (r *run) path(segment string) string { return r.FS.PathJoin(r.Dir, logName,
 
 func (r *run) copyAll(ctx context.Context, missing []Segment) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallel)
+	g.SetLimit(r.parallel)
 	for _, s := range missing {
 		g.Go(func() error { return r.copy(ctx, s) })
 	}
@@ -168,12 +185,25 @@ func (r *run) copyAll(ctx context.Context, missing []Segment) error {
 // copy brings one segment here, beside the one of the backup before, and puts it
 // in its place when it is verified.
 func (r *run) copy(ctx context.Context, s Segment) error {
+	if err := ctx.Err(); err != nil { // another one's failure has ended the run
+		return err
+	}
+	if r.hasCome(s) {
+		r.Progress.Fetched.Add(s.Size)
+		return nil
+	}
+	r.copied.Add(1)
+	path := r.FS.PathJoin(r.incoming, s.Name)
 	d := snapshot.Download{
-		FS: r.FS, Path: r.incoming(s.Name), Part: r.incoming(s.Name + partSuffix), Size: s.Size,
+		FS: r.FS, Path: path, Part: path + partSuffix, Size: s.Size,
 		Open: func(ctx context.Context, offset int64, attempt int) (io.ReadCloser, error) {
-			return r.Nodes[attempt%len(r.Nodes)].Segment(ctx, s.Name, offset, s.Size)
+			body, err := r.Nodes[attempt%len(r.Nodes)].Segment(ctx, s.Name, offset, s.Size)
+			if err != nil {
+				return nil, err
+			}
+			return &countedBody{body, &r.copiedBytes}, nil
 		},
-		Verify: func() error { return verify(r.FS, r.incoming(s.Name), s) },
+		Verify: func() error { return verify(r.FS, path, s) },
 	}
 	if err := r.seed(d.Part, s); err != nil {
 		return err
@@ -187,7 +217,25 @@ func (r *run) copy(ctx context.Context, s Segment) error {
 	return nil
 }
 
-func (r *run) incoming(name string) string { return r.FS.PathJoin(r.Dir, incomingName, name) }
+// hasCome reports whether an earlier run that was broken off has put a sealed
+// segment in place. Its hash tells its log too; what is not sealed has none.
+func (r *run) hasCome(s Segment) bool {
+	st, err := r.FS.Stat(r.path(s.Name))
+	return err == nil && st.Size() == s.Size && s.Hash != "" && verify(r.FS, r.path(s.Name), s) == nil
+}
+
+// countedBody counts what is read of a segment.
+type countedBody struct {
+	io.ReadCloser
+	bytes *atomic.Int64
+}
+
+// Read reads on.
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.bytes.Add(int64(n))
+	return n, err
+}
 
 // seed begins a download with what the backup before has of the segment.
 func (r *run) seed(part string, s Segment) error {

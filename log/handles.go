@@ -20,6 +20,7 @@ type handles struct {
 	mu     sync.Mutex
 	open   map[uint64]*handle // by base
 	idle   list.List          // of *handle with refs == 0, the one used last at the back
+	drops  uint64             // calls of drop
 	closed bool
 }
 
@@ -38,28 +39,45 @@ func newHandles(d directory, limit int) *handles {
 
 // acquire returns the open file of a segment. It stays open until release.
 func (c *handles) acquire(base uint64) (*handle, error) {
-	if h, err := c.lookup(base); h != nil || err != nil {
-		return h, err
+	for {
+		h, drops, err := c.lookup(base)
+		if h != nil || err != nil {
+			return h, err
+		}
+		// Opened without the lock: one slow open must not stop other readers.
+		f, err := c.dir.fs.Open(c.dir.join(SegmentName(base)))
+		if err != nil {
+			return nil, err
+		}
+		if h, err = c.adoptSince(drops, base, f); h != nil || err != nil {
+			return h, err
+		}
 	}
-	// Opened without the lock: one slow open must not stop other readers.
-	f, err := c.dir.fs.Open(c.dir.join(SegmentName(base)))
-	if err != nil {
-		return nil, err
-	}
-	return c.adopt(base, f)
 }
 
-func (c *handles) lookup(base uint64) (*handle, error) {
+// lookup returns the file if it is open, and how many drops there were.
+func (c *handles) lookup(base uint64) (*handle, uint64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return nil, ErrClosed
+		return nil, 0, ErrClosed
 	}
 	h := c.open[base]
 	if h != nil {
 		c.useLocked(h)
 	}
-	return h, nil
+	return h, c.drops, nil
+}
+
+// adoptSince is adopt, unless there was a drop meanwhile: f may be the file whose
+// place another one has taken. Then it returns nothing, and f is closed.
+func (c *handles) adoptSince(drops, base uint64, f vfs.File) (*handle, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.drops != drops {
+		return nil, f.Close()
+	}
+	return c.adoptLocked(base, f)
 }
 
 // adopt takes over f, an open file of the segment, and returns a handle in use
@@ -67,6 +85,10 @@ func (c *handles) lookup(base uint64) (*handle, error) {
 func (c *handles) adopt(base uint64, f vfs.File) (*handle, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.adoptLocked(base, f)
+}
+
+func (c *handles) adoptLocked(base uint64, f vfs.File) (*handle, error) {
 	h := c.open[base]
 	if c.closed || h != nil {
 		if err := f.Close(); err != nil {
@@ -113,6 +135,7 @@ func (c *handles) release(h *handle) {
 func (c *handles) drop(base uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.drops++
 	if h := c.open[base]; h != nil {
 		c.dropLocked(h)
 	}

@@ -37,6 +37,36 @@ func (l *Log) Replace(name, path string) error {
 	return l.dir.sync()
 }
 
+// PrefixTo checks a segment as VerifySegment does, but only up to the frame that
+// ends with a position, and returns how many bytes that is. Damage before, or a
+// frame that goes on after the position, is a *CorruptError.
+func PrefixTo(fs vfs.FS, path string, position uint64) (size int64, err error) {
+	base, ok := parseSegmentName(fs.PathBase(path))
+	if !ok {
+		return 0, &CorruptError{File: path, Reason: "not the name of a segment"}
+	}
+	f, err := openFile(fs, path, base)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	s := segment{base: base, last: base - 1, end: segmentHeaderSize}
+	k := f.frames(f.size)
+	defer k.release()
+	var d decoder
+	for s.last < position {
+		offsets, err := verifyFrame(k, &d, &s)
+		if err != nil {
+			return 0, err
+		}
+		s.add(&k.frame, offsets)
+	}
+	if s.last != position {
+		return 0, k.damage(k.start, fmt.Sprintf("position %d does not end a frame", position))
+	}
+	return s.end, nil
+}
+
 // sealedInfo describes a sealed segment whose bytes are all durable.
 func (l *Log) sealedInfo(name string) (SegmentInfo, error) {
 	base, ok := parseSegmentName(name)

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -30,11 +32,12 @@ type catchUp struct {
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
-	mu     sync.Mutex
-	job    *fetchJob // under mu, as is the rest; the offer being fetched, or fetched
-	failed int       // fetches in a row that came to nothing
-	asked  time.Time // of the first offer of a leader whose URL is not known
-	closed bool
+	mu       sync.Mutex
+	job      *fetchJob // under mu, as is the rest; the offer being fetched, or fetched
+	failed   int       // fetches in a row that came to nothing
+	stranger string    // a leader whose URL is not known
+	asked    time.Time // of its first offer
+	closed   bool
 }
 
 // When fetching is given up, and Raft has to carry a snapshot: without HTTP
@@ -75,12 +78,12 @@ func (c *catchUp) Offered(o cluster.Offer) cluster.Preparation {
 		return cluster.Preparation{Stream: true}
 	}
 	if c.peers()[o.Leader] == "" {
-		if c.asked.IsZero() {
-			c.asked = time.Now()
+		if c.stranger != o.Leader {
+			c.stranger, c.asked = o.Leader, time.Now()
 		}
 		return cluster.Preparation{Stream: time.Since(c.asked) > maxWait}
 	}
-	c.asked = time.Time{}
+	c.stranger = ""
 	j := c.job
 	if j == nil {
 		c.beginLocked(o)
@@ -168,32 +171,50 @@ type source struct {
 
 var errNoPeers = errors.New("no other node is alive")
 
-// Segment reads from another node at each attempt. The leader, which has the
-// most to do, is asked last.
+// retryPause is the time before a second attempt at a file; it grows with each.
+const retryPause = 200 * time.Millisecond
+
+// Segment reads from another node at each attempt. The files are spread over the
+// followers; the leader, which has the most to do, is asked last.
 func (s *source) Segment(ctx context.Context, name string, offset, size int64, attempt int) (io.ReadCloser, error) {
-	peers := s.peers()
-	var ids []string
-	for id := range peers {
-		if id != s.offer.Leader {
-			ids = append(ids, id)
-		}
+	if err := waitAttempt(ctx, attempt); err != nil {
+		return nil, err
 	}
-	slices.Sort(ids)
-	if peers[s.offer.Leader] != "" {
-		ids = append(ids, s.offer.Leader)
+	peers := maps.Clone(s.peers())
+	leader := peers[s.offer.Leader]
+	delete(peers, s.offer.Leader)
+	ids := slices.Sorted(maps.Keys(peers))
+	var urls []string
+	for i := range ids {
+		urls = append(urls, peers[ids[(i+int(crc32.ChecksumIEEE([]byte(name))))%len(ids)]])
 	}
-	if len(ids) == 0 {
+	if leader != "" {
+		urls = append(urls, leader)
+	}
+	if len(urls) == 0 {
 		return nil, errNoPeers
 	}
-	files, err := client.NewFiles(peers[ids[attempt%len(ids)]], s.http)
+	files, err := client.NewFiles(urls[attempt%len(urls)], s.http)
 	if err != nil {
 		return nil, err
 	}
 	return files.Segment(ctx, name, offset, size)
 }
 
+func waitAttempt(ctx context.Context, attempt int) error {
+	select {
+	case <-time.After(time.Duration(attempt) * retryPause):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // State reads from the leader.
-func (s *source) State(ctx context.Context, name string, offset, size int64, _ int) (io.ReadCloser, error) {
+func (s *source) State(ctx context.Context, name string, offset, size int64, attempt int) (io.ReadCloser, error) {
+	if err := waitAttempt(ctx, attempt); err != nil {
+		return nil, err
+	}
 	url := s.peers()[s.offer.Leader]
 	if url == "" {
 		return nil, fmt.Errorf("the leader %s is not there any more", s.offer.Leader)

@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -41,6 +43,7 @@ type scrubber struct {
 	peers   func() map[string]string
 	http    *http.Transport
 	logger  *slog.Logger
+	every   time.Duration // scrubPause, but in tests
 
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -53,6 +56,9 @@ type scrubber struct {
 func startScrubber(s *scrubber, bytesPerSecond int64) *scrubber {
 	if bytesPerSecond == 0 {
 		bytesPerSecond = scrubRate
+	}
+	if s.every == 0 {
+		s.every = scrubPause
 	}
 	s.limit = rate.NewLimiter(rate.Limit(bytesPerSecond), scrubPiece)
 	s.http = &http.Transport{ResponseHeaderTimeout: 10 * time.Second, DisableCompression: true, IdleConnTimeout: time.Minute}
@@ -77,7 +83,7 @@ func (s *scrubber) run() {
 			s.scrub(segment.Name)
 		}
 		s.passes.Add(1)
-		s.pause(scrubPause)
+		s.pause(s.every)
 	}
 }
 
@@ -91,24 +97,32 @@ func (s *scrubber) pause(d time.Duration) {
 // scrub reads one segment, and repairs it if it is damaged.
 func (s *scrubber) scrub(name string) {
 	err := s.machine.VerifySegment(slowFS{s.fs, s}, name)
-	var damage *eventlog.CorruptError
 	switch {
 	case s.ctx.Err() != nil, errors.Is(err, eventlog.ErrNotFound): // an install has replaced the log
 		return
 	case err == nil:
 		return
-	case !errors.As(err, &damage):
+	case !lost(err):
 		s.logger.Warn("segment not read by the scrubber", "segment", name, "error", err)
 		return
 	}
 	s.damaged.Add(1)
-	s.logger.Error("segment is damaged", "segment", name, "offset", damage.Offset, "reason", damage.Reason)
+	s.logger.Error("segment is damaged", "segment", name, "error", err)
 	if err := s.repair(name); err != nil {
-		s.logger.Error("segment not repaired: the node ends when it is read", "segment", name, "error", err)
+		if s.ctx.Err() == nil {
+			s.logger.Error("segment not repaired: the node ends when it is read", "segment", name, "error", err)
+		}
 		return
 	}
 	s.repaired.Add(1)
 	s.logger.Info("segment repaired", "segment", name)
+}
+
+// lost reports whether an error means that the disk no longer has a segment as
+// it was written. A disk that knows of its loss says so with EIO.
+func lost(err error) bool {
+	var damage *eventlog.CorruptError
+	return errors.As(err, &damage) || errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.EIO)
 }
 
 // repair fetches a segment from the other nodes in turn.

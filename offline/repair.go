@@ -33,7 +33,7 @@ type Peer interface {
 type RepairOptions struct {
 	FS       vfs.FS
 	Dir      string         // the data folder of a node
-	From     []Peer         // running nodes of its cluster, tried in this order
+	From     []Peer         // running nodes of its cluster; the next one helps out when one fails
 	Progress func(Progress) // called now and then, on the goroutine of the caller; nil = nothing
 }
 
@@ -100,12 +100,15 @@ type repair struct {
 	RepairOptions
 	dir      string // of the segments
 	incoming string
-	peer     Peer
-	files    client.LogFiles // of peer
+	peers    []Peer          // those that have all that this node must have
+	files    client.LogFiles // of the first of them
 }
 
-// choose finds a peer that has all that this node must have.
+// choose finds the peers that have all that this node must have.
 func (p *repair) choose(ctx context.Context, logID string, position uint64) error {
+	if len(p.From) == 0 {
+		return errors.New("no node to fetch from is given")
+	}
 	var errs error
 	for _, peer := range p.From {
 		files, err := peer.Log(ctx)
@@ -116,17 +119,34 @@ func (p *repair) choose(ctx context.Context, logID string, position uint64) erro
 		case files.Position < position:
 			err = fmt.Errorf("a node is at position %d, this one must reach %d", files.Position, position)
 		default:
-			p.peer, p.files = peer, files
-			return nil
+			err = checkList(files.Segments)
 		}
-		errs = errors.Join(errs, err)
+		if err != nil {
+			errs = errors.Join(errs, err)
+			continue
+		}
+		if len(p.peers) == 0 {
+			p.files = files
+		}
+		p.peers = append(p.peers, peer)
 	}
-	return errs
+	if len(p.peers) == 0 {
+		return errs
+	}
+	return nil
 }
 
-// run checks the whole log, and fetches what is not as it should be. The file
-// that holds the savepoint may have more of the log at the peer: that is cut
-// again, since Raft here may not know of it.
+// checkList refuses a list that names other files than segments.
+func checkList(segments []client.SegmentFile) error {
+	for _, s := range segments {
+		if s.Name != eventlog.SegmentName(s.Base) {
+			return fmt.Errorf("a node lists %q as the segment of position %d", s.Name, s.Base)
+		}
+	}
+	return nil
+}
+
+// run checks the whole log, and fetches what is not as it should be.
 func (p *repair) run(ctx context.Context, position uint64) ([]string, error) {
 	damaged, whole, err := p.check(ctx, position)
 	if err != nil {
@@ -134,20 +154,23 @@ func (p *repair) run(ctx context.Context, position uint64) ([]string, error) {
 	}
 	repaired := []string{}
 	for _, s := range p.files.Segments {
-		last := s.Last >= position
-		if s.Base > position || !last && whole[s.Name] == s.Hash || last && !damaged[s.Name] {
+		switch {
+		case s.Base > position:
+			return repaired, p.open(position)
+		case s.Last >= position: // the one that holds the savepoint
+			if !damaged[s.Name] {
+				continue
+			}
+		case whole[s.Name] == s.Hash, !damaged[s.Name] && p.verify(p.FS.PathJoin(p.dir, s.Name), s) == nil:
 			continue
 		}
 		p.Progress(Progress{Stage: "fetching " + s.Name})
-		if err := p.fetch(ctx, s); err != nil {
+		if err := p.fetch(ctx, s, position); err != nil {
 			return repaired, err
 		}
 		repaired = append(repaired, s.Name)
-		if last {
-			return repaired, p.cut(position)
-		}
 	}
-	return repaired, nil
+	return repaired, p.open(position)
 }
 
 // check returns the names of files with damage, and of missing ones, and the
@@ -178,18 +201,31 @@ func (p *repair) check(ctx context.Context, position uint64) (damaged map[string
 	return damaged, whole, err
 }
 
-// fetch puts a verified copy of a peer's segment in place, durably.
-func (p *repair) fetch(ctx context.Context, s client.SegmentFile) error {
+// fetch puts a verified copy of a peer's segment in place, durably. What the
+// peer has of it beyond the savepoint is left out: Raft here may not know of it,
+// and then the node would not start.
+func (p *repair) fetch(ctx context.Context, s client.SegmentFile, position uint64) error {
 	path := p.FS.PathJoin(p.incoming, s.Name)
 	d := snapshot.Download{
 		FS: p.FS, Path: path, Part: path + ".part", Size: s.Size,
-		Open: func(ctx context.Context, offset int64, _ int) (io.ReadCloser, error) {
-			return p.peer.Segment(ctx, s.Name, offset, s.Size)
+		Open: func(ctx context.Context, offset int64, attempt int) (io.ReadCloser, error) {
+			return p.peers[attempt%len(p.peers)].Segment(ctx, s.Name, offset, s.Size)
 		},
 		Verify: func() error { return p.verify(path, s) },
 	}
 	if err := d.Run(ctx, new(snapshot.Progress)); err != nil {
 		return err
+	}
+	if s.Last > position {
+		size, err := eventlog.PrefixTo(p.FS, path, position)
+		if err != nil {
+			return err
+		}
+		cut := path + ".cut"
+		if err := snapshot.CopyPrefix(p.FS, path, cut, size); err != nil {
+			return err
+		}
+		path = cut
 	}
 	if err := p.FS.Rename(path, p.FS.PathJoin(p.dir, s.Name)); err != nil {
 		return fmt.Errorf("put %s in place: %w", s.Name, err)
@@ -208,11 +244,11 @@ func (p *repair) verify(path string, s client.SegmentFile) error {
 	return err
 }
 
-// cut removes what the log holds beyond the savepoint.
-func (p *repair) cut(position uint64) error {
+// open makes sure that the log is one that a node can start on.
+func (p *repair) open(position uint64) error {
 	log, err := eventlog.Open(eventlog.Options{FS: p.FS, Dir: p.dir, Through: position})
 	if err != nil {
-		return err
+		return fmt.Errorf("the log is still not whole: %w", err)
 	}
-	return errors.Join(log.Cut(), log.Close())
+	return log.Close()
 }
