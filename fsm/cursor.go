@@ -66,7 +66,7 @@ func (c *Cursor) position() (uint64, bool) {
 }
 
 // prefetchCount is how many candidates are taken at once when reads are slow.
-const prefetchCount = 64
+const prefetchCount = 128
 
 // takeAhead takes the next candidate; or, when the log is read from a cold disk,
 // as many as are worth reading at once.

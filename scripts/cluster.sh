@@ -79,6 +79,7 @@ build() {
     cd "$repo"
     version=$(git describe --tags --always --dirty 2>/dev/null || echo devel)
     mkdir -p bin
+    export CGO_ENABLED=0 # as make build does
     go build -ldflags "-X main.version=$version" -o bin/cairn-node ./cmd/node
     go build -ldflags "-X main.version=$version" -o bin/cairn ./cmd/cairn
     touch bin/cairn-node bin/cairn
