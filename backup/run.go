@@ -40,6 +40,10 @@ type Options struct {
 	// they are now. nil = nobody looks.
 	Progress *snapshot.Progress
 
+	// Patience is how long to go on while no node gives anything; 0 = a few
+	// attempts.
+	Patience time.Duration
+
 	parallel int // defaultParallel, but in tests
 }
 
@@ -68,6 +72,9 @@ type run struct {
 func Run(ctx context.Context, o Options) (*Summary, error) {
 	if o.Progress == nil {
 		o.Progress = new(snapshot.Progress)
+	}
+	if len(o.Nodes) == 0 {
+		return nil, errors.New("no node to copy from is given")
 	}
 	if o.parallel == 0 {
 		o.parallel = defaultParallel
@@ -113,6 +120,9 @@ func (r *run) run(ctx context.Context) (*Summary, error) {
 	if err := s.check("the node's list of segments"); err != nil {
 		return nil, err
 	}
+	if err := r.follows(s.Segments); err != nil {
+		return nil, err
+	}
 	// What an earlier run left of another log's segments must not be gone on with.
 	r.incoming = r.FS.PathJoin(r.Dir, incomingName, s.Log)
 	if err := snapshot.MakeDir(r.FS, r.incoming, 0o755); err != nil {
@@ -154,6 +164,18 @@ func (r *run) list(ctx context.Context) (client.LogFiles, error) {
 		return files, nil
 	}
 	return client.LogFiles{}, fmt.Errorf("no node answered: %w", errs)
+}
+
+// follows refuses a list of segments in which those that the backup has sealed
+// are not the same: what was sealed never changes, so it is another history under
+// the same id, and the backup may be the last good copy of the one that was.
+func (r *run) follows(now []Segment) error {
+	for i, old := range r.before.Segments {
+		if old.Hash != "" && (i >= len(now) || now[i] != old) {
+			return fmt.Errorf("segment %s of the backup in %s is not that of the cluster any more: back up into another folder, and find out which history is the right one", old.Name, r.Dir)
+		}
+	}
+	return nil
 }
 
 // has reports whether the backup before holds a segment as it is now. Sealed
@@ -203,7 +225,8 @@ func (r *run) copy(ctx context.Context, s Segment) error {
 			}
 			return &countedBody{body, &r.copiedBytes}, nil
 		},
-		Verify: func() error { return verify(r.FS, path, s) },
+		Verify:   func() error { return r.verify(path, s) },
+		Patience: r.Patience,
 	}
 	if err := r.seed(d.Part, s); err != nil {
 		return err
@@ -213,6 +236,28 @@ func (r *run) copy(ctx context.Context, s Segment) error {
 	}
 	if err := r.FS.Rename(d.Path, r.path(s.Name)); err != nil {
 		return fmt.Errorf("put %s in place: %w", s.Name, err)
+	}
+	return nil
+}
+
+// verify checks a segment that has come: it must be what was listed, and begin
+// with what the backup before has of it.
+func (r *run) verify(path string, s Segment) error {
+	if err := verify(r.FS, path, s); err != nil {
+		return err
+	}
+	for _, old := range r.before.Segments {
+		if old.Name != s.Name || old.Hash != "" || verify(r.FS, r.path(s.Name), old) != nil { // lost or damaged here
+			continue
+		}
+		was, err := snapshot.HashPrefix(r.FS, r.path(s.Name), old.Size)
+		is, err2 := snapshot.HashPrefix(r.FS, path, old.Size)
+		if err := errors.Join(err, err2); err != nil {
+			return err
+		}
+		if was != is {
+			return &eventlog.CorruptError{File: path, Reason: "it does not begin with what the backup has of it: the cluster has another history under the same id; back up into another folder"}
+		}
 	}
 	return nil
 }
@@ -257,7 +302,11 @@ func (r *run) seed(part string, s Segment) error {
 // verify checks a segment of a backup wholly.
 func verify(fs vfs.FS, path string, s Segment) error {
 	if s.Hash == "" {
-		return eventlog.VerifyPrefix(fs, path, s.Size)
+		size, err := eventlog.PrefixTo(fs, path, s.Last)
+		if err == nil && size != s.Size {
+			err = &eventlog.CorruptError{File: path, Offset: size, Reason: fmt.Sprintf("position %d ends here, not at %d", s.Last, s.Size)}
+		}
+		return err
 	}
 	info, err := eventlog.VerifySegment(fs, path)
 	if err != nil {

@@ -55,11 +55,18 @@ func NewFiles(node string, transport http.RoundTripper) (*Files, error) {
 
 // Log describes the files of the log, up to all that was committed before the
 // call.
-func (f *Files) Log(ctx context.Context) (LogFiles, error) {
+func (f *Files) Log(ctx context.Context) (LogFiles, error) { return f.log(ctx, "/v1/segments") }
+
+// LocalLog is Log up to what the node has, which may be less. It needs no leader.
+func (f *Files) LocalLog(ctx context.Context) (LogFiles, error) {
+	return f.log(ctx, "/v1/segments?consistency=local")
+}
+
+func (f *Files) log(ctx context.Context, path string) (LogFiles, error) {
 	var files LogFiles
 	ctx, cancel := context.WithTimeout(ctx, f.idle)
 	defer cancel()
-	body, _, err := f.get(ctx, "/v1/segments", 0, -1)
+	body, _, err := f.get(ctx, path, 0, -1)
 	if err != nil {
 		return files, err
 	}

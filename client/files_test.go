@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -82,8 +83,9 @@ func TestFiles_Ranges(t *testing.T) {
 }
 
 func TestFiles_Log(t *testing.T) {
+	want := "/v1/segments"
 	node := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.RequestURI() != "/v1/segments" || r.Header.Get("Range") != "" {
+		if r.URL.RequestURI() != want || r.Header.Get("Range") != "" {
 			t.Errorf("asked for %s, %q", r.URL.RequestURI(), r.Header.Get("Range"))
 		}
 		_, _ = io.WriteString(w, `{"log":"l","position":7,"segments":[{"name":"a.seg","base":1,"last":5,"size":900,"hash":"ff"},{"name":"b.seg","base":6,"last":7,"size":20}],"later":1}`)
@@ -92,6 +94,10 @@ func TestFiles_Log(t *testing.T) {
 	if err != nil || files.Log != "l" || files.Position != 7 || len(files.Segments) != 2 || files.Segments[0] != (SegmentFile{"a.seg", 1, 5, 900, "ff"}) ||
 		files.Segments[1] != (SegmentFile{"b.seg", 6, 7, 20, ""}) {
 		t.Errorf("got %+v, %v", files, err)
+	}
+	want += "?consistency=local"
+	if local, err := newFiles(t, node).LocalLog(testContext(t)); err != nil || !reflect.DeepEqual(local, files) {
+		t.Errorf("got %+v, %v", local, err)
 	}
 }
 

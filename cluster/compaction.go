@@ -69,8 +69,15 @@ func (n *Node) Snapshot(ctx context.Context) error {
 // snapshot has Raft take one and keep entries behind it for the slowest live
 // follower, as many as Config.TrailingBytes allow.
 func (n *Node) snapshot(ctx context.Context) error {
-	n.snapshots.Lock()
-	defer n.snapshots.Unlock()
+	select {
+	case n.snapshots <- struct{}{}:
+		defer func() { <-n.snapshots }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	begun := time.Now()
 	fresh := n.log.sizes.begin()
 	trailing := n.log.sizes.trailing(n.cfg.TrailingBytes, n.members.slowest())

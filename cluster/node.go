@@ -54,7 +54,7 @@ type Node struct {
 	commands    *commandFinder
 	transfers   chan struct{} // holds a token while leadership is handed over: one at a time
 	reloads     sync.Mutex    // one change of Raft's configuration at a time
-	snapshots   sync.Mutex    // one snapshot at a time
+	snapshots   chan struct{} // holds a token while a snapshot is taken: one at a time
 	caughtUp    atomic.Bool
 	running     sync.WaitGroup // goroutines that end with ending or with stopped
 	futures     atomic.Int64   // goroutines that wait for Raft
@@ -79,7 +79,7 @@ func Start(ctx context.Context, cfg Config, sm StateMachine, snaps raft.Snapshot
 	}
 	n := &Node{
 		cfg: cfg, sm: sm, logger: cfg.Logger, stats: newMetrics(), fatal: newFatal(cfg.OnFatal, cfg.Logger),
-		server: newPeerServer(), leadership: newLeadership(), stopped: make(chan struct{}), transfers: make(chan struct{}, 1),
+		server: newPeerServer(), leadership: newLeadership(), stopped: make(chan struct{}), transfers: make(chan struct{}, 1), snapshots: make(chan struct{}, 1),
 	}
 	n.ending, n.end = context.WithCancel(context.Background())
 	n.views = newViews(raft.ServerID(cfg.NodeID), n.newForwarder, n.ending.Done())

@@ -27,7 +27,10 @@ const (
 // machine's last event is not the one that the snapshot's log has there. It may
 // be called while the machine applies.
 func (m *Machine) FoldAhead(ctx context.Context, man *snapshot.Manifest, logDir, stateDir string) (bool, error) {
-	gen := m.hold()
+	gen, err := m.hold()
+	if err != nil {
+		return false, err
+	}
 	defer gen.release()
 	_, own := m.Durable()
 	if own == 0 || own > man.Position || man.Position-own > man.Position/foldShare {
@@ -43,9 +46,13 @@ func (m *Machine) FoldAhead(ctx context.Context, man *snapshot.Manifest, logDir,
 	folded, err := Fold(ctx, FoldOptions{
 		FS: m.opts.FS, LogDir: logDir, StateDir: stateDir, Index: man.Index, Position: man.Position,
 		SavepointBytes: aheadSavepointBytes, CacheBytes: aheadCacheBytes, Logger: m.logger,
+		OnError: func(err error) { _ = m.fail(fmt.Errorf("fold the state of a snapshot: %w", err)) },
 	})
 	if err != nil {
 		return false, err
+	}
+	if folded.LogID != man.LogID || folded.Version != man.Version {
+		return false, fmt.Errorf("the log folds to log %s in version %d, its manifest says log %s in version %d", folded.LogID, folded.Version, man.LogID, man.Version)
 	}
 	m.logger.Info("state folded ahead", "from", own, "to", man.Position, "events", folded.Events)
 	return true, nil

@@ -37,7 +37,7 @@ func applyAll(t failer, logs []*raft.Log, edit func(*Options)) (*vfs.MemFS, *sna
 		t.Fatalf("close: %v", err)
 	}
 	index, position := m.Durable()
-	return fs, &snapshot.Manifest{LogID: testLogID, Index: index, Position: position}
+	return fs, &snapshot.Manifest{Version: 1, LogID: testLogID, Index: index, Position: position}
 }
 
 // ahead has a machine fold the log of another one, which it is given.
@@ -143,7 +143,7 @@ func TestFoldAhead_Refuses(t *testing.T) {
 	t.Run("nothing yet", func(t *testing.T) { refused(t, behind(t, nil), man) })
 	t.Run("too far behind", func(t *testing.T) { refused(t, behind(t, logs[:16]), man) })
 	t.Run("beyond", func(t *testing.T) {
-		refused(t, behind(t, logs), &snapshot.Manifest{LogID: testLogID, Index: man.Index - 1, Position: man.Position - 2})
+		refused(t, behind(t, logs), &snapshot.Manifest{Version: 1, LogID: testLogID, Index: man.Index - 1, Position: man.Position - 2})
 	})
 	t.Run("another history", func(t *testing.T) {
 		again, _ := script() // with other ids

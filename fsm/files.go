@@ -22,7 +22,10 @@ type LogFiles struct {
 
 // LogFiles describes the files as of what is applied.
 func (m *Machine) LogFiles() (LogFiles, error) {
-	gen := m.hold()
+	gen, err := m.hold()
+	if err != nil {
+		return LogFiles{}, err
+	}
 	defer gen.release()
 	_, position := m.Applied()
 	position = min(position, gen.log.Last())
@@ -30,14 +33,16 @@ func (m *Machine) LogFiles() (LogFiles, error) {
 	if n := len(f.Sealed); n > 0 {
 		f.ActiveBase = f.Sealed[n-1].Last + 1
 	}
-	var err error
 	f.Active, f.ActiveSize, err = gen.log.ActiveAt(position)
 	return f, err
 }
 
 // DurableSegments returns the sealed segments that the newest savepoint covers.
 func (m *Machine) DurableSegments() []snapshot.Segment {
-	gen := m.hold()
+	gen, err := m.hold()
+	if err != nil {
+		return nil
+	}
 	defer gen.release()
 	_, position := m.Durable()
 	return manifestSegments(gen.log.Sealed(position))
@@ -47,7 +52,10 @@ func (m *Machine) DurableSegments() []snapshot.Segment {
 // change: where its frames end. A file that does not exist is
 // eventlog.ErrNotFound.
 func (m *Machine) OpenSegment(name string) (vfs.File, int64, error) {
-	gen := m.hold()
+	gen, err := m.hold()
+	if err != nil {
+		return nil, 0, err
+	}
 	defer gen.release()
 	size, ok := gen.log.Written(name)
 	if !ok {
@@ -60,12 +68,15 @@ func (m *Machine) OpenSegment(name string) (vfs.File, int64, error) {
 	return f, size, nil
 }
 
-// hold returns the generation in use, which the caller releases.
-func (m *Machine) hold() *generation {
+// hold returns the generation in use, which the caller releases; ErrClosed when
+// the machine was closed.
+func (m *Machine) hold() (*generation, error) {
 	m.genMu.RLock()
 	defer m.genMu.RUnlock()
-	m.gen.acquire()
-	return m.gen
+	if !m.gen.tryAcquire() {
+		return nil, ErrClosed
+	}
+	return m.gen, nil
 }
 
 func manifestSegments(infos []eventlog.SegmentInfo) []snapshot.Segment {
@@ -79,7 +90,10 @@ func manifestSegments(infos []eventlog.SegmentInfo) []snapshot.Segment {
 // VerifySegment reads a sealed, durable segment wholly, through another view of
 // the machine's file system. Damage is an *eventlog.CorruptError.
 func (m *Machine) VerifySegment(fs vfs.FS, name string) error {
-	gen := m.hold()
+	gen, err := m.hold()
+	if err != nil {
+		return err
+	}
 	defer gen.release()
 	return gen.log.VerifySealed(fs, name)
 }
@@ -87,7 +101,10 @@ func (m *Machine) VerifySegment(fs vfs.FS, name string) error {
 // ReplaceSegment puts a file that is a sealed segment, whole, in the place of the
 // one that is damaged.
 func (m *Machine) ReplaceSegment(name, path string) error {
-	gen := m.hold()
+	gen, err := m.hold()
+	if err != nil {
+		return err
+	}
 	defer gen.release()
 	return gen.log.Replace(name, path)
 }

@@ -27,6 +27,10 @@ type FoldOptions struct {
 	SavepointBytes int64
 	CacheBytes     int64        // bounds the index's block cache; 0 means 64 MiB
 	Logger         *slog.Logger // nil = discard
+	// OnError is called, once, when writing the state fails: parts of its store
+	// are stopped then and only the end of the process frees them. nil = nothing;
+	// the error that Fold returns says it too.
+	OnError func(error)
 	// Progress is called with the position reached, after every few thousand
 	// events, on the goroutine of Fold. nil = nothing.
 	Progress func(position uint64)
@@ -95,7 +99,7 @@ func openFolder(o *FoldOptions) (*folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	x, saved, err := index.Open(index.Options{FS: o.FS, Dir: o.StateDir, CacheBytes: o.CacheBytes, Logger: o.Logger})
+	x, saved, err := index.Open(index.Options{FS: o.FS, Dir: o.StateDir, CacheBytes: o.CacheBytes, Logger: o.Logger, OnError: o.OnError})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the state in %s: %w", o.StateDir, err), log.Close())
 	}

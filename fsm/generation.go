@@ -127,6 +127,19 @@ func (g *generation) checkpoint(dir string) error {
 // acquire takes hold of a generation that is still held by someone.
 func (g *generation) acquire() { g.refs.Add(1) }
 
+// tryAcquire is acquire for one who does not know whether it is still held.
+func (g *generation) tryAcquire() bool {
+	for {
+		refs := g.refs.Load()
+		if refs == 0 {
+			return false
+		}
+		if g.refs.CompareAndSwap(refs, refs+1) {
+			return true
+		}
+	}
+}
+
 // release gives one hold back; the last one closes the files.
 func (g *generation) release() {
 	if g.refs.Add(-1) == 0 {

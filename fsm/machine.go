@@ -148,6 +148,10 @@ func (m *Machine) Cut() error {
 	return nil
 }
 
+// Replayed says that Raft will hand in no command up to an index again: that of
+// the snapshot from which it starts. It is called before Raft starts.
+func (m *Machine) Replayed(index uint64) { m.seen = max(m.seen, index) }
+
 // Applied returns the Raft index of the last applied command and the position
 // of the last event. All of it can be read.
 func (m *Machine) Applied() (index, position uint64) { return m.published.get() }

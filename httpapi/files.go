@@ -166,10 +166,12 @@ type ratedWriter struct {
 	badRange bool // the answer is a problem, which is the caller's to send
 }
 
-// WriteHeader sends the header of an answer that is not a refusal.
+// WriteHeader sends the header of an answer that is not a refusal, at once: the
+// client need not wait for its turn to learn that there will be one.
 func (w *ratedWriter) WriteHeader(status int) {
 	if w.badRange = status == http.StatusRequestedRangeNotSatisfiable; !w.badRange {
 		w.exchange.WriteHeader(status)
+		_ = w.rc.Flush() // what is wrong shows at the next write
 	}
 }
 

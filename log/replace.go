@@ -19,7 +19,7 @@ func (l *Log) VerifySealed(fs vfs.FS, name string) error {
 
 // Replace puts the file at path, which lies on the same file system, in the
 // place of a sealed, durable segment that is damaged. It must be that segment,
-// whole; it is verified and synced first. Readers that have the damaged file
+// whole and synced; it is verified first. Readers that have the damaged file
 // open go on with it until they are done.
 func (l *Log) Replace(name, path string) error {
 	want, err := l.sealedInfo(name)
@@ -34,7 +34,10 @@ func (l *Log) Replace(name, path string) error {
 		return fmt.Errorf("put %s in place: %w", name, err)
 	}
 	l.handles.drop(want.Base)
-	return l.dir.sync()
+	if err := l.dir.sync(); err != nil {
+		return l.poison(err)
+	}
+	return nil
 }
 
 // PrefixTo checks a segment as VerifySegment does, but only up to the frame that

@@ -31,7 +31,7 @@ func (n *Node) newServer() (*httpapi.Server, error) {
 		Reads:    reads{n.machine},
 		Waiter:   reads{n.machine},
 		Cluster:  members{n.members},
-		Files:    given{n.machine, n.store, n.members},
+		Files:    given{n.machine, n.store, n.members, make(chan struct{}, 1)},
 		FileRate: n.options.FileRate,
 		Classify: classify,
 		Logger:   n.options.Logger,

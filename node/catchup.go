@@ -71,7 +71,7 @@ func (c *catchUp) Offered(o cluster.Offer) cluster.Preparation {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
-		return cluster.Preparation{Stream: true}
+		return cluster.Preparation{Error: "the node is stopping"}
 	}
 	if c.failed >= maxFailed { // this one; what was wrong may be right for the next
 		c.failed = 0
@@ -172,10 +172,10 @@ type source struct {
 var errNoPeers = errors.New("no other node is alive")
 
 // retryPause is the time before a second attempt at a file; it grows with each.
-const retryPause = 200 * time.Millisecond
+const retryPause = 50 * time.Millisecond
 
 // Segment reads from another node at each attempt. The files are spread over the
-// followers; the leader, which has the most to do, is asked last.
+// followers; the leader, which has the most to do, is asked when one of them can't help.
 func (s *source) Segment(ctx context.Context, name string, offset, size int64, attempt int) (io.ReadCloser, error) {
 	if err := waitAttempt(ctx, attempt); err != nil {
 		return nil, err
@@ -188,8 +188,8 @@ func (s *source) Segment(ctx context.Context, name string, offset, size int64, a
 	for i := range ids {
 		urls = append(urls, peers[ids[(i+int(crc32.ChecksumIEEE([]byte(name))))%len(ids)]])
 	}
-	if leader != "" {
-		urls = append(urls, leader)
+	if leader != "" { // after one follower: it alone has all that it offers
+		urls = slices.Insert(urls, min(1, len(urls)), leader)
 	}
 	if len(urls) == 0 {
 		return nil, errNoPeers

@@ -12,11 +12,12 @@ import (
 	"cairn/snapshot"
 )
 
-// files is what a node gives away, as httpapi.Files.
+// given is what a node gives away, as httpapi.Files.
 type given struct {
 	machine *fsm.Machine
 	store   *snapshot.Store
 	members *cluster.Node
+	turn    chan struct{} // holds a token while somebody asks for a snapshot
 }
 
 // Log describes the log's files.
@@ -56,12 +57,22 @@ func (f given) OpenState(id, name string) (httpapi.File, error) {
 	return httpapi.File{ReaderAt: file, Closer: file, Size: size}, nil
 }
 
-// Snapshot takes a snapshot.
+// Snapshot takes a snapshot, unless there is one that was taken while the call
+// waited for its turn, or that nothing has followed.
 func (f given) Snapshot(ctx context.Context) (httpapi.SnapshotInfo, error) {
-	if err := f.members.Snapshot(ctx); err != nil {
-		return httpapi.SnapshotInfo{}, err
+	wanted, _ := f.machine.Applied()
+	select {
+	case f.turn <- struct{}{}:
+		defer func() { <-f.turn }()
+	case <-ctx.Done():
+		return httpapi.SnapshotInfo{}, ctx.Err()
 	}
 	meta, manifest, err := f.store.Newest()
+	if err == nil && (meta == nil || manifest.Index < wanted) {
+		if err = f.members.Snapshot(ctx); err == nil {
+			meta, manifest, err = f.store.Newest()
+		}
+	}
 	if err != nil {
 		return httpapi.SnapshotInfo{}, err
 	}

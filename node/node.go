@@ -141,6 +141,9 @@ func (n *Node) openMachine(context.Context) error {
 	if err != nil {
 		return err
 	}
+	if _, newest, err := n.store.Newest(); err == nil && newest != nil {
+		n.machine.Replayed(newest.Index)
+	}
 	_, position := n.machine.Durable()
 	o.Logger.Info("cairn-node", "version", o.Version, "id", n.dir.NodeID(), "data", o.Dir, "log", n.machine.LogID(), "position", position)
 	return nil

@@ -21,10 +21,11 @@ import (
 // start removes it.
 const repairName = "repair.tmp"
 
-// Peer is a node that has what this one lacks; *client.Files is one.
+// Peer is a node that has what this one lacks; *client.Files is one. It need not
+// know of a leader: most nodes may be down.
 type Peer interface {
-	// Log describes the files of its log.
-	Log(ctx context.Context) (client.LogFiles, error)
+	// LocalLog describes the files of its log, up to what it has.
+	LocalLog(ctx context.Context) (client.LogFiles, error)
 	// Segment reads a file of its log from offset to before end.
 	Segment(ctx context.Context, name string, offset, end int64) (io.ReadCloser, error)
 }
@@ -111,7 +112,7 @@ func (p *repair) choose(ctx context.Context, logID string, position uint64) erro
 	}
 	var errs error
 	for _, peer := range p.From {
-		files, err := peer.Log(ctx)
+		files, err := peer.LocalLog(ctx)
 		switch {
 		case err != nil:
 		case logID != "" && files.Log != logID:

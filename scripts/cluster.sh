@@ -76,13 +76,14 @@ build() {
   command -v go >/dev/null 2>&1 || fail "Go is not installed; it is needed to build bin/cairn-node (https://go.dev/dl)"
   say "building bin/cairn-node and bin/cairn"
   (
-    cd "$repo"
+    # Before || errexit is off: each step must say that it failed.
+    cd "$repo" || exit
     version=$(git describe --tags --always --dirty 2>/dev/null || echo devel)
-    mkdir -p bin
     export CGO_ENABLED=0 # as make build does
-    go build -ldflags "-X main.version=$version" -o bin/cairn-node ./cmd/node
-    go build -ldflags "-X main.version=$version" -o bin/cairn ./cmd/cairn
-    touch bin/cairn-node bin/cairn
+    mkdir -p bin &&
+      go build -ldflags "-X main.version=$version" -o bin/cairn-node ./cmd/node &&
+      go build -ldflags "-X main.version=$version" -o bin/cairn ./cmd/cairn &&
+      touch bin/cairn-node bin/cairn
   ) || fail "the build failed"
 }
 

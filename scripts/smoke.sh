@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Goes through the README's first screen as a user would: `make run`, the three
 # printed curl lines, Ctrl-C, and `make run` again on the same data. Then every
-# command of cluster.sh.
+# command of cluster.sh, and the README's on backups, checks and repairs.
 # Needs curl. Uses the ports of the nodes 1 to 3.
 set -euo pipefail
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 export CAIRN_DATA=$repo/.cairn-smoke
 unset CAIRN_BIN
 out=$CAIRN_DATA.out
+kept=$CAIRN_DATA.kept # a backup, and what is restored from it
 runner=
 
 say() { printf 'smoke: %s\n' "$*"; }
@@ -27,7 +28,7 @@ finish() {
   "$repo/scripts/cluster.sh" down >/dev/null 2>&1
   [ -z "$runner" ] || wait "$runner" 2>/dev/null
   "$repo/scripts/cluster.sh" wipe >/dev/null 2>&1
-  rm -f "$out"
+  rm -rf "$out" "$kept"
 }
 trap finish EXIT
 
@@ -85,8 +86,21 @@ drive() {
   "$repo/scripts/cluster.sh" "$@" >"$out" 2>&1 || fail "cluster.sh $* ended with status $?"
 }
 
+# readme COMMAND WANTED: runs the README's line with a command of bin/cairn, on
+# this cluster's folders.
+readme() {
+  local line
+  line=$(sed -n "s|^\(bin/cairn $1 [^#]*[^# ]\).*|\1|p" "$repo/README.md" | head -n 1)
+  [ -n "$line" ] || fail "the README has no line with cairn $1"
+  line=${line//.cairn\//$CAIRN_DATA/}
+  line=${line//.\//$kept/}
+  say "\$ $line"
+  (cd "$repo" && timeout 20 bash -c "$line -o text") >"$out" 2>&1 || fail "that line fails"
+  grep -q -e "$2" "$out" || fail "no $2 in that"
+}
+
 command -v curl >/dev/null || fail "curl is not installed"
-rm -rf "$out"
+rm -rf "$out" "$kept"
 "$repo/scripts/cluster.sh" wipe >/dev/null
 
 say "make run"
@@ -124,7 +138,17 @@ drive start 4
 state 4 ready
 drive logs 4
 grep -q 'node is up' "$out" || fail "logs 4 does not show its log"
+mkdir "$kept"
+readme backup 'up to position'
+drive stop 1
+readme check 'node-1 is whole'
+readme repair '0 segments repaired'
+readme rebuild 'the state is rebuilt'
+readme dump 'FundsDeposited'
+drive start 1
 drive down
+readme restore 'of the new log'
+"$repo/bin/cairn" check --data "$kept/restored" -o text >"$out" 2>&1 || fail "what was restored is not whole"
 # The brackets keep grep from finding its own command line.
 ! grep -ls -- "$CAIRN_DATA[/]node" /proc/[0-9]*/cmdline || fail "down left a process behind"
 drive wipe

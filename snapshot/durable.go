@@ -173,6 +173,12 @@ func CopyPrefix(fs vfs.FS, from, to string, size int64) error {
 	}
 }
 
+// HashPrefix returns the hex SHA-256 of the first size bytes of a file. A shorter
+// file is a *CorruptError.
+func HashPrefix(fs vfs.FS, path string, size int64) (string, error) {
+	return hashPrefix(fs, path, size, false)
+}
+
 // hashPrefix returns the hex SHA-256 of the first size bytes of a file; with
 // sync it also makes the file durable. A shorter file is an error.
 func hashPrefix(fs vfs.FS, path string, size int64, sync bool) (string, error) {

@@ -131,8 +131,16 @@ func TestPrepare_RandomSource(t *testing.T) {
 		mem := vfs.NewCrashableMem()
 		newNode(t, mem, smallModel(10))
 		src := newSender(sent)
+		gone := 0 // how often it will not answer
 		src.spoil = func(_ string, _ int, b []byte) ([]byte, error) {
-			switch rng.IntN(6) {
+			if gone > 0 {
+				gone--
+				return nil, errors.New("gone")
+			}
+			switch rng.IntN(7) {
+			case 6:
+				gone = 2 * downloadAttempts
+				return nil, errors.New("gone")
 			case 0:
 				return b[:rng.IntN(len(b)+1)], errors.New("broken")
 			case 1, 2:

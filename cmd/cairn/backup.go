@@ -67,7 +67,7 @@ func (a *app) backup(ctx context.Context, folder string) error {
 	stop := bar.every(func() string {
 		return fmt.Sprintf("copying: %s of %s", bytesText(copied.Fetched.Load()), bytesText(copied.Total.Load()))
 	})
-	s, err := backup.Run(ctx, backup.Options{FS: vfs.Default, Dir: folder, Nodes: nodes, Now: time.Now, Progress: &copied})
+	s, err := backup.Run(ctx, backup.Options{FS: vfs.Default, Dir: folder, Nodes: nodes, Now: time.Now, Patience: 30 * time.Second, Progress: &copied})
 	stop()
 	if err != nil {
 		return err
@@ -102,7 +102,7 @@ func (a *app) fileNodes(ctx context.Context) ([]backup.Node, error) {
 		}
 		return lead(x) - lead(y)
 	})
-	urls := a.nodes
+	urls, _ := a.given()
 	if !a.pin {
 		urls = nil
 		for _, m := range members {
@@ -138,6 +138,9 @@ with empty folders and -join: they fetch everything from it.`,
 		Args: exactly(1, "a folder with a backup"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.From = args[0]
+			if cmd.Flags().Changed("at-position") && o.Position == 0 {
+				return usagef(cmd, "--at-position must be 1 or more")
+			}
 			if at != "" {
 				ns, err := event.ParseTime(at)
 				if err != nil {

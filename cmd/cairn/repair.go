@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/spf13/cobra"
@@ -40,7 +41,7 @@ func (a *app) repair(cmd *cobra.Command, dir string, from []string) error {
 	for _, url := range from {
 		files, err := client.NewFiles(url, nil)
 		if err != nil {
-			return usagef(cmd, "--from: %v", err)
+			return usagef(cmd, "--from: %s", strings.TrimPrefix(err.Error(), "client: "))
 		}
 		o.From = append(o.From, files)
 	}

@@ -36,7 +36,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		_, err := io.WriteString(stdout, versionText())
 		return err
 	}
-	tuneRuntime(os.Getenv)
+	tuneRuntime(os.Getenv, cmd.config.SavepointBytes)
 	return serve(ctx, &cmd.config, stderr)
 }
 
@@ -49,9 +49,9 @@ const memoryLimit = 384 << 20
 // threads to a core. With one, an append waits for the Go scheduler to take a
 // core away from a savepoint or a compaction, up to 10 ms each time; with two,
 // the kernel lets the thread that has waited go first.
-func tuneRuntime(getenv func(string) string) {
+func tuneRuntime(getenv func(string) string, savepointBytes int64) {
 	if getenv("GOMEMLIMIT") == "" {
-		debug.SetMemoryLimit(memoryLimit)
+		debug.SetMemoryLimit(memoryLimit + 3*savepointBytes) // two of them may be in memory
 	}
 	if getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(2 * runtime.GOMAXPROCS(0))
