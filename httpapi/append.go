@@ -25,7 +25,7 @@ func (s *Server) appendToStream(x *exchange) error {
 	if err := x.noParams(); err != nil {
 		return err
 	}
-	media, err := x.mediaType(mediaJSON[0], mediaLines[0])
+	decode, err := x.eventDecoder()
 	if err != nil {
 		return err
 	}
@@ -42,7 +42,7 @@ func (s *Server) appendToStream(x *exchange) error {
 		return err
 	}
 	defer body.release()
-	if a.Events, err = decodeEvents(body.b, media == mediaLines[0]); err != nil {
+	if a.Events, err = decode(body.b); err != nil {
 		return err
 	}
 	for i := range a.Events {

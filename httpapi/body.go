@@ -149,10 +149,18 @@ func tooLong(limit int) error {
 	return problemf(TooLarge, "body: is over the limit of %d bytes", limit)
 }
 
+// plainEncoding reports a body that is compressed.
+func (x *exchange) plainEncoding() error {
+	if e := x.r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		return problemf(UnsupportedMedia, "Content-Encoding: %q is not supported", e)
+	}
+	return nil
+}
+
 // mediaType returns which of the allowed types the body has.
 func (x *exchange) mediaType(allowed ...string) (string, error) {
-	if e := x.r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
-		return "", problemf(UnsupportedMedia, "Content-Encoding: %q is not supported", e)
+	if err := x.plainEncoding(); err != nil {
+		return "", err
 	}
 	values := x.r.Header["Content-Type"]
 	if len(values) != 1 {

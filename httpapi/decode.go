@@ -8,6 +8,25 @@ import (
 	"cairn/event"
 )
 
+// eventDecoder returns what reads the body of an append to one stream, by the
+// request's headers.
+func (x *exchange) eventDecoder() (func(body []byte) ([]event.Event, error), error) {
+	if isBinaryCloudEvent(x.r.Header) {
+		return func(body []byte) ([]event.Event, error) { return only(decodeBinary(x.r.Header, body)) }, x.plainEncoding()
+	}
+	media, err := x.mediaType(mediaJSON[0], mediaLines[0], mediaCloudEvent[0], mediaBatch[0])
+	switch media {
+	case mediaCloudEvent[0]:
+		return func(body []byte) ([]event.Event, error) { return only(decodeCloudEvent(body)) }, err
+	case mediaBatch[0]:
+		return decodeBatch, err
+	}
+	return func(body []byte) ([]event.Event, error) { return decodeEvents(body, media == mediaLines[0]) }, err
+}
+
+// only makes one event a list.
+func only(e event.Event, err error) ([]event.Event, error) { return []event.Event{e}, err }
+
 // decodeEvents reads the body of an append to one stream: an event, an array of
 // events, or lines of one event each.
 func decodeEvents(body []byte, lines bool) ([]event.Event, error) {
@@ -16,11 +35,7 @@ func decodeEvents(body []byte, lines bool) ([]event.Event, error) {
 	}
 	switch first := bytes.TrimLeft(body, jsonSpace); {
 	case len(first) > 0 && first[0] == '{':
-		e, err := event.DecodeNew(body)
-		if err != nil {
-			return nil, err
-		}
-		return []event.Event{e}, nil
+		return only(event.DecodeNew(body))
 	case len(first) > 0 && first[0] == '[':
 		if err := event.CheckDepth(body); err != nil {
 			return nil, err
@@ -36,7 +51,7 @@ func decodeEventLines(body []byte) ([]event.Event, error) {
 		if line = bytes.Trim(line, jsonSpace); len(line) == 0 {
 			continue
 		}
-		if err := appendEvent(&events, line); err != nil {
+		if err := appendEvent(&events, line, event.DecodeNew); err != nil {
 			return nil, err
 		}
 	}
@@ -45,16 +60,16 @@ func decodeEventLines(body []byte) ([]event.Event, error) {
 
 func decodeEventArray(array []byte) ([]event.Event, error) {
 	var events []event.Event
-	err := elements("events", array, func(_ int, raw []byte) error { return appendEvent(&events, raw) })
+	err := elements("events", array, func(_ int, raw []byte) error { return appendEvent(&events, raw, event.DecodeNew) })
 	return events, err
 }
 
-func appendEvent(events *[]event.Event, raw []byte) error {
+func appendEvent(events *[]event.Event, raw []byte, decode func([]byte) (event.Event, error)) error {
 	n := len(*events)
 	if n == event.MaxAppendEvents {
 		return &event.TooLargeError{Field: "events", Size: n + 1, Limit: n}
 	}
-	e, err := event.DecodeNew(raw)
+	e, err := decode(raw)
 	if err != nil {
 		return within(fmt.Sprintf("events[%d]", n), err)
 	}
@@ -195,6 +210,10 @@ func nested(err error) error {
 // within says in which part of the body a fault is.
 func within(part string, err error) error {
 	var invalid *event.InvalidError
+	var large *event.TooLargeError
+	if errors.As(err, &large) {
+		return &event.TooLargeError{Field: part + "." + large.Field, Size: large.Size, Limit: large.Limit}
+	}
 	if !errors.As(err, &invalid) {
 		return err
 	}

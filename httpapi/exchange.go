@@ -72,9 +72,12 @@ func (x *exchange) about(position uint64) {
 }
 
 // answer sends a whole JSON answer.
-func (x *exchange) answer(status int, body []byte) error {
+func (x *exchange) answer(status int, body []byte) error { return x.answerAs(mediaJSON, status, body) }
+
+// answerAs sends a whole answer of that media type.
+func (x *exchange) answerAs(media []string, status int, body []byte) error {
 	h := x.Header()
-	h["Content-Type"] = mediaJSON
+	h["Content-Type"] = media
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
 	x.WriteHeader(status)
 	return x.send(body)

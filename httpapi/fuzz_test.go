@@ -142,7 +142,7 @@ func FuzzRequest(f *testing.F) {
 				r.URL.Path = decoded
 			}
 			r.Header = http.Header{"Accept": {accept}, "If-Match": {match}, "Idempotency-Key": {key}, "Last-Event-Id": {query}, "Content-Type": {"application/json"}}
-			if x := (&exchange{s: s, r: r}); x.accepted() == asSSE || strings.Contains(query, "follow") {
+			if x := (&exchange{s: s, r: r}); x.accepted(asPage, asLines, asSSE, asBatch) == asSSE || strings.Contains(query, "follow") {
 				return // would stay
 			}
 			before := store.count()

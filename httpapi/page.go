@@ -22,7 +22,7 @@ type listing struct {
 	maxSize int // bytes; 0 = no limit
 
 	out   *held
-	part  int   // bytes with which out is sent
+	part  int   // bytes with which out is sent; 0 = chunkBytes for the first time
 	pump  *pump // nil until the first part is sent
 	count int
 	size  int // bytes of the events before those in out
@@ -61,10 +61,13 @@ type start struct {
 
 // events answers with a page, with lines, or follows.
 func (s *Server) events(x *exchange, p *params, from start) error {
-	as := x.accepted()
+	as := x.accepted(asPage, asLines, asSSE, asBatch)
 	follow := p.choice("follow", "false", "true") == "true" || as == asSSE
 	q := p.reading()
 	if follow {
+		if as == asBatch {
+			p.fault("follow", "has no meaning for a batch of CloudEvents")
+		}
 		for _, name := range [...]string{"limit", "order", "at_position", "before"} {
 			if p.has(name) {
 				p.fault(name, "has no meaning for a follower")
@@ -95,7 +98,7 @@ func (l *listing) bounds(p *params, as form) {
 	if p.has("before") && !l.span.backward {
 		p.fault("before", "is for order=desc; to read as of a position there is at_position")
 	}
-	if as == asPage {
+	if as != asLines {
 		l.limit, l.maxSize = int(p.number("limit", defaultLimit, 1, maxLimit)), pageBytes
 		return
 	}
@@ -125,8 +128,11 @@ func (s *Server) list(l *listing, at uint64, as form) error {
 	defer func() { l.out.release() }()
 	l.x.relax() // a walk over much of the log may take its time
 	defer func() { s.metrics.read.Add(float64(l.count)) }()
-	if as == asPage {
+	switch as {
+	case asPage:
 		return l.page(version)
+	case asBatch:
+		return l.batch(version)
 	}
 	return l.lines()
 }
@@ -191,7 +197,7 @@ func (l *listing) lines() error {
 // is gathered it is sent while the walk goes on; the last part stays in out. It
 // returns true at the end of the span.
 func (l *listing) run(put func(*event.Event)) (done bool, err error) {
-	l.part = chunkBytes
+	orDefault(&l.part, chunkBytes)
 	defer func() {
 		if l.pump != nil {
 			err = firstOf(err, l.pump.close())

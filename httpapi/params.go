@@ -162,14 +162,20 @@ func parseNumber(s string) (uint64, bool) {
 type form uint8
 
 const (
-	asPage  form = iota // one JSON document
-	asLines             // NDJSON
-	asSSE               // server-sent events
+	asPage       form = iota // one JSON document
+	asLines                  // NDJSON
+	asSSE                    // server-sent events
+	asBatch                  // CloudEvents, batched
+	asCloudEvent             // a CloudEvent, structured
 )
 
+var formOf = map[string]form{
+	mediaJSON[0]: asPage, mediaLines[0]: asLines, mediaSSE[0]: asSSE, mediaBatch[0]: asBatch, mediaCloudEvent[0]: asCloudEvent,
+}
+
 // accepted returns the form a client asks for: what it names first and has a
-// quality above 0, of those that stream; a page otherwise.
-func (x *exchange) accepted() form {
+// quality above 0, of those offered; plain JSON otherwise.
+func (x *exchange) accepted(offered ...form) form {
 	for _, header := range x.r.Header["Accept"] {
 		for part := range strings.SplitSeq(header, ",") {
 			name, params, err := mime.ParseMediaType(strings.TrimSpace(part))
@@ -179,13 +185,8 @@ func (x *exchange) accepted() form {
 			if q, err := strconv.ParseFloat(params["q"], 64); err == nil && q <= 0 {
 				continue
 			}
-			switch name {
-			case mediaSSE[0]:
-				return asSSE
-			case mediaLines[0]:
-				return asLines
-			case mediaJSON[0]:
-				return asPage
+			if as, ok := formOf[name]; ok && slices.Contains(offered, as) {
+				return as
 			}
 		}
 	}

@@ -30,15 +30,12 @@ func (s *Server) query(x *exchange) error {
 	if p.has("after") {
 		after = p.position("after", 0)
 	}
-	as := x.accepted()
-	if as == asSSE {
-		as = asPage
-	}
+	as := x.accepted(asPage, asLines, asBatch)
 	l := &listing{x: x, params: p}
 	l.span = span{filter: event.Filter{Query: asked.query}, after: after.n, window: defaultWindow}
 	l.bounds(p, as)
 	if asked.limit > 0 && !p.has("limit") {
-		if as == asPage && asked.limit > maxLimit {
+		if as != asLines && asked.limit > maxLimit {
 			return problemf(InvalidRequest, "limit: must be a whole number from 1 to %d", maxLimit)
 		}
 		l.limit = int(min(asked.limit, 1<<62))

@@ -150,8 +150,11 @@ func (s *Server) one(x *exchange, find func(View) (event.Event, error)) error {
 	if err := body.grow(roomFor(&e)); err != nil {
 		return err
 	}
-	body.b = event.AppendJSON(body.b, &e)
 	s.metrics.read.Inc()
+	if x.accepted(asPage, asCloudEvent) == asCloudEvent {
+		return x.answerAs(mediaCloudEvent, http.StatusOK, appendCloudEvent(body.b, &e))
+	}
+	body.b = event.AppendJSON(body.b, &e)
 	return x.answer(http.StatusOK, body.b)
 }
 
