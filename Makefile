@@ -21,7 +21,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 RACE := ./fsm ./log ./index ./cluster ./snapshot ./httpapi
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race lint fuzz bench bench-scale jepsen sim check clean
+.PHONY: help build run test readmodel race lint fuzz bench bench-scale jepsen sim check clean
 
 help: ## show this list
 	@echo 'make TARGET'
@@ -38,6 +38,9 @@ test: ## run all tests (TESTFLAGS=-short for fewer rounds)
 	go test -timeout 5m $(TESTFLAGS) ./...
 
 race: export CGO_ENABLED := 1
+readmodel: ## test examples/readmodel, a module of its own
+	cd examples/readmodel && go vet ./... && go test -timeout 5m $(TESTFLAGS) ./...
+
 race: ## run the tests of what is concurrent with the race detector
 	go test -race -timeout 10m $(TESTFLAGS) $(RACE)
 

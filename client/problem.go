@@ -211,6 +211,10 @@ func IsConflict(err error) bool {
 	return false
 }
 
+// IsIDReused reports whether an append was refused because one of its ids is
+// that of an earlier event, of another append than this one.
+func IsIDReused(err error) bool { return !IsUnknown(err) && codeOf(err) == CodeIDReused }
+
 // IsUnknown reports whether it is not known if an append happened.
 func IsUnknown(err error) bool {
 	var unknown *UnknownError

@@ -26,6 +26,7 @@ type ReadOptions struct {
 	Descending  bool
 	Local       bool   // what the asked node has, without asking the others whether that is all
 	MinPosition uint64 // wait until the node has at least this position
+	AtPosition  uint64 // read as of this position, one that a read named; 0 = as of now
 }
 
 // parameters returns o as the parameters of a request. They ask the node to
@@ -41,6 +42,7 @@ func (c *Client) parameters(o *ReadOptions) url.Values {
 	number("after", o.After)
 	number("limit", uint64(max(o.Limit, 0)))
 	number("min_position", o.MinPosition)
+	number("at_position", o.AtPosition)
 	if o.Descending {
 		to.Set("order", "desc")
 	}
@@ -65,7 +67,8 @@ type Page struct {
 	Position uint64 // what the page is as of
 	Log      string // id of the log
 
-	request *call // that was answered with this page
+	request *call  // that was answered with this page
+	node    string // address of the node that answered
 }
 
 // ReadStream returns a page of a stream's events. A stream that does not exist
@@ -167,7 +170,7 @@ func (c *Client) queryCall(q event.Query, o *ReadOptions) (*call, error) {
 	if w.err != nil {
 		return nil, fmt.Errorf("encode query: %w", w.err)
 	}
-	v := c.parameters(&ReadOptions{Descending: o.Descending, Local: o.Local, MinPosition: o.MinPosition})
+	v := c.parameters(&ReadOptions{Descending: o.Descending, Local: o.Local, MinPosition: o.MinPosition, AtPosition: o.AtPosition})
 	return &call{method: http.MethodPost, target: withQuery("/v1/query", v), body: w.b,
 		header: map[string]string{"Content-Type": typeJSON}}, nil
 }
@@ -187,7 +190,7 @@ func (c *Client) page(ctx context.Context, r *call) (Page, error) {
 		return Page{}, fmt.Errorf("answer of %s: %w", a.node, err)
 	}
 	p := Page{Events: make([]event.Event, len(form.Events)), Version: form.Version, Next: form.Next, Head: form.Head,
-		Position: a.position(), Log: a.header.Get(headerLog), request: r}
+		Position: a.position(), Log: a.header.Get(headerLog), request: r, node: a.node}
 	for i, raw := range form.Events {
 		if p.Events[i], err = event.DecodeEvent(raw); err != nil {
 			return Page{}, fmt.Errorf("answer of %s, event %d: %w", a.node, i, err)

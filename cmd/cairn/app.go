@@ -70,7 +70,7 @@ refused because of what is in the log.`,
 	flags.StringVarP(&a.output, "output", "o", "auto", "auto, text or json; auto is text on a terminal")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return a.checkFlags(cmd) }
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
-	root.AddCommand(a.newAppend(), a.newRead(), a.newTail(), a.newStreams(), a.newImport(), a.newExport(), a.newCluster(), a.newBench(),
+	root.AddCommand(a.newAppend(), a.newRead(), a.newTail(), a.newTrace(), a.newStreams(), a.newImport(), a.newExport(), a.newCluster(), a.newBench(),
 		a.newBackup(), a.newRestore(), a.newCheck(), a.newRepair(), a.newRebuild(), a.newDump())
 	for _, cmd := range root.Commands() {
 		cmd.Flags().SortFlags = false
@@ -110,16 +110,23 @@ func (a *app) text() bool {
 	return a.output == "text" || a.output == "auto" && isTerminal(a.stdout)
 }
 
-// connect returns a client of the cluster and what the first node that answers
-// says about it. If nobody answers it fails at once instead of retrying.
-func (a *app) connect(ctx context.Context) (*client.Client, client.Cluster, error) {
-	nodes, chosen := a.nodes, true
+// given returns the addresses to begin with, and whether the user has chosen
+// them.
+func (a *app) given() (nodes []string, chosen bool) {
+	nodes = a.nodes
 	if len(nodes) == 0 {
 		nodes = strings.FieldsFunc(os.Getenv("CAIRN_NODE"), func(r rune) bool { return r == ',' || r == ' ' })
 	}
 	if len(nodes) == 0 {
-		nodes, chosen = defaultNodes, false
+		return defaultNodes, false
 	}
+	return nodes, true
+}
+
+// connect returns a client of the cluster and what the first node that answers
+// says about it. If nobody answers it fails at once instead of retrying.
+func (a *app) connect(ctx context.Context) (*client.Client, client.Cluster, error) {
+	nodes, chosen := a.given()
 	c, err := client.New(client.Config{Nodes: nodes, Fixed: a.pin, RetryFor: a.timeout, AttemptTimeout: min(a.timeout, 5*time.Second)})
 	if err != nil {
 		return nil, client.Cluster{}, &usageError{path: "cairn", msg: strings.TrimPrefix(err.Error(), "client: ")}

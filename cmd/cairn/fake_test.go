@@ -35,6 +35,9 @@ type fakeNode struct {
 	refuse  func(*event.Event) string
 	removed string
 	query   url.Values // of the last read
+	files   string     // folder of the log whose files it gives; "" = none
+
+	leaderless bool // it lists its files only as it has them itself
 }
 
 func newFakeNode(t *testing.T) *fakeNode {
@@ -50,6 +53,8 @@ func newFakeNode(t *testing.T) *fakeNode {
 	routes.HandleFunc("GET /v1/events/{position}", f.read)
 	routes.HandleFunc("GET /v1/streams", f.streams)
 	routes.HandleFunc("POST /v1/append", f.appendLines)
+	routes.HandleFunc("GET /v1/segments", f.segments)
+	routes.HandleFunc("GET /v1/segments/{name}", f.segment)
 	s := httptest.NewUnstartedServer(routes)
 	s.Config.Protocols = new(http.Protocols)
 	s.Config.Protocols.SetHTTP1(true)
@@ -222,6 +227,7 @@ func (f *fakeNode) chosen(r *http.Request, after uint64) []event.Event {
 		case e.Position <= after,
 			stream != "" && (e.Stream != stream || e.Version < from),
 			position != "" && position != strconv.FormatUint(e.Position, 10),
+			q.Has("correlation_id") && e.CorrelationID != q.Get("correlation_id"),
 			q.Has("type") && !slices.Contains(q["type"], e.Type),
 			q.Has("stream_prefix") && !strings.HasPrefix(e.Stream, q.Get("stream_prefix")):
 			continue

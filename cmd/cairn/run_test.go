@@ -74,6 +74,14 @@ func TestRun_Usage(t *testing.T) {
 		{"cluster remove", `remove takes the id of one member; 'cairn cluster status' lists them; see 'cairn cluster remove --help'`},
 		{"bench --clients 0", `--clients must be from 1 to 10,000; see 'cairn bench --help'`},
 		{"bench --size 1", `--size must be 2 or more, and an append at most 2 MiB; see 'cairn bench --help'`},
+		{"backup", `backup takes a folder; see 'cairn backup --help'`},
+		{"backup a b", `backup takes a folder; see 'cairn backup --help'`},
+		{"restore", `restore takes a folder with a backup; see 'cairn restore --help'`},
+		{"restore a --at yesterday", `--at "yesterday" is not a time such as 2026-01-31T09:30:00Z (RFC 3339); see 'cairn restore --help'`},
+		{"restore a --at-position 0", `--at-position must be 1 or more; see 'cairn restore --help'`},
+		{"repair", `--from is needed: the address of a running node of the cluster; see 'cairn repair --help'`},
+		{"repair ./data", `repair takes no argument such as "./data"; see 'cairn repair --help'`},
+		{"repair --from ftp://x", `--from: node "ftp://x" is not an address such as http://127.0.0.1:7070; see 'cairn repair --help'`},
 		{"streams --node ftp://x", `node "ftp://x" is not an address such as http://127.0.0.1:7070; see 'cairn --help'`},
 	}
 	for _, test := range tests {
