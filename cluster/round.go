@@ -56,14 +56,14 @@ func (m *membership) look(ctx context.Context) sighting {
 func (m *membership) heed(answers map[string]answer) {
 	own := m.deps.sm.LogID()
 	for id, a := range answers {
-		if id == m.cfg.NodeID || a.LogID == "" {
+		if id == m.cfg.NodeID || a.LogID == "" && len(a.Servers) == 0 {
 			continue
 		}
-		if a.Removed && (own == "" || own == a.LogID) {
+		if a.LogID != "" && a.Removed && (own == "" || own == a.LogID) {
 			m.deps.expel(ErrRemoved)
 		}
-		// The first node with a log decides. Later on an empty node may well
-		// have become a voter.
+		// The first node that knows the servers decides, whether or not its log is
+		// born. Later on an empty node may well have become a voter.
 		if m.empty && !m.checked.Swap(true) && a.Voter && !m.former.tookPart() {
 			m.deps.expel(ErrWiped)
 		}

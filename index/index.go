@@ -11,7 +11,7 @@
 // committed meanwhile. What is not: anything added since the last savepoint is
 // in memory only, and is added again from the log after a restart.
 //
-// One goroutine (Apply) calls Add, AddAll, Put and Freeze; one (savepoints)
+// One goroutine (Apply) calls Add, AddAll, Put, Freeze and Head; one (savepoints)
 // calls Commit and Checkpoint, one at a time. All else may be called by anyone.
 package index
 
@@ -32,8 +32,9 @@ import (
 type Options struct {
 	FS  vfs.FS
 	Dir string // created if missing, with its parents
-	// CacheBytes bounds Pebble's block cache; 0 = 64 MiB. Overlays, memtables
-	// (64 MiB at most, and the batch of one commit) and open tables come on top.
+	// CacheBytes bounds Pebble's block cache and its memtables, which take up to
+	// half of it; 0 = 96 MiB. Overlays, open tables and the heads of up to two
+	// million streams (64 MiB) come on top.
 	CacheBytes int64
 	// ReadOnly opens an index that is there and writes nothing. Add, Put, Freeze,
 	// Commit and Checkpoint must not be called.
@@ -88,6 +89,7 @@ type Index struct {
 	// open is held for reading by who calls Pebble without a view; Close takes
 	// it for writing. Before mu.
 	open    sync.RWMutex
+	heads   *headCache    // of the Apply goroutine; nil until it asks for a head
 	stop    chan struct{} // closed by Close
 	janitor sync.WaitGroup
 	counts  counters
@@ -189,6 +191,9 @@ func (x *Index) addLocked(e *event.Event) {
 		panic(fmt.Sprintf("index: added position %d, not %d", e.Position, want))
 	}
 	x.active.add(e)
+	if x.heads != nil {
+		x.heads.put(e.Stream, Head{Version: e.Version, Last: e.Position})
+	}
 }
 
 // Put adds a record of the state machine's own: the value last put under a key
@@ -236,9 +241,19 @@ func (x *Index) latest() *View { return x.View(math.MaxUint64) }
 
 // Head returns where a stream stands now.
 func (x *Index) Head(stream string) (Head, error) {
+	if x.heads == nil {
+		x.heads = newHeadCache(minHeadSets, maxHeadSets)
+	}
+	if h, ok := x.heads.get(stream); ok {
+		return h, nil
+	}
 	v := x.latest()
 	defer v.Close()
-	return v.Head(stream)
+	h, err := v.Head(stream)
+	if err == nil && h.Version > 0 {
+		x.heads.put(stream, h)
+	}
+	return h, err
 }
 
 // Lookup returns the position of the event with an id that its client chose,
@@ -271,6 +286,7 @@ func (x *Index) Get(key []byte) ([]byte, error) {
 func (x *Index) Close() error {
 	x.open.Lock()
 	defer x.open.Unlock()
+	x.heads = nil
 	x.mu.Lock()
 	if x.closed {
 		x.mu.Unlock()

@@ -43,7 +43,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 // memoryLimit is what the garbage collector keeps the process below, in bytes,
 // as long as less is in use: savepoints and large answers come in bursts, and
 // without it the heap grows to twice the highest of them.
-const memoryLimit = 384 << 20
+const memoryLimit = 448 << 20
 
 // tuneRuntime sets what the environment leaves open: the memory limit, and two
 // threads to a core. With one, an append waits for the Go scheduler to take a
