@@ -25,7 +25,7 @@ type FoldOptions struct {
 	// SavepointBytes is how much is held in memory before it is written, in
 	// bytes; up to twice as much is held for a moment. 0 means 64 MiB.
 	SavepointBytes int64
-	CacheBytes     int64        // bounds the index's block cache; 0 means 96 MiB
+	CacheBytes     int64        // bounds the index's block cache; 0 means 128 MiB
 	Logger         *slog.Logger // nil = discard
 	// OnError is called, once, when writing the state fails: parts of its store
 	// are stopped then and only the end of the process frees them. nil = nothing;

@@ -24,13 +24,13 @@ type Options struct {
 	FS          vfs.FS
 	Generations *snapshot.Generations
 	// SavepointBytes is how much the overlay may hold, in bytes of memory,
-	// before a savepoint is taken. 0 means 12 MiB: about 150,000 small events,
+	// before a savepoint is taken. 0 means 24 MiB: about 300,000 small events,
 	// which a restart applies again in a second or two.
 	SavepointBytes int64
 	// SavepointEvents is how many events may follow a savepoint before the next
 	// one is taken. 0 means 1,000,000.
 	SavepointEvents uint64
-	// CacheBytes bounds the memory of the index's block cache. 0 means 96 MiB.
+	// CacheBytes bounds the memory of the index's block cache. 0 means 128 MiB.
 	CacheBytes int64
 	Logger     *slog.Logger
 	// OnFatal is called once, with the first error after which the machine must
@@ -46,7 +46,7 @@ type Options struct {
 
 func (o *Options) setDefaults() {
 	if o.SavepointBytes == 0 {
-		o.SavepointBytes = 12 << 20
+		o.SavepointBytes = 24 << 20
 	}
 	if o.SavepointEvents == 0 {
 		o.SavepointEvents = 1_000_000

@@ -33,7 +33,7 @@ type Options struct {
 	FS  vfs.FS
 	Dir string // created if missing, with its parents
 	// CacheBytes bounds Pebble's block cache and its memtables, which take up to
-	// half of it; 0 = 96 MiB. Overlays, open tables and the heads of up to two
+	// half of it; 0 = 128 MiB. Overlays, open tables and the heads of up to two
 	// million streams (64 MiB) come on top.
 	CacheBytes int64
 	// ReadOnly opens an index that is there and writes nothing. Add, Put, Freeze,

@@ -18,7 +18,7 @@ import (
 const formatMajorVersion = pebble.FormatTableFormatV6
 
 const (
-	defaultCacheBytes = 96 << 20
+	defaultCacheBytes = 128 << 20
 	// stopWrites × limits.memTable may wait to be flushed before Commit waits.
 	stopWrites = 4
 	blockBytes = 8 << 10

@@ -48,8 +48,8 @@ type Options struct {
 	ID  string // of the node; "" = the one in its data, or a new one
 
 	Version        string // of this program, shown to people
-	SavepointBytes int64  // of state in memory that make a savepoint due; 0 = 12 MiB
-	CacheBytes     int64  // of the index's blocks kept in memory; 0 = 96 MiB
+	SavepointBytes int64  // of state in memory that make a savepoint due; 0 = 24 MiB
+	CacheBytes     int64  // of the index's blocks kept in memory; 0 = 128 MiB
 	ScrubRate      int64  // bytes of sealed segments read a second to find damage; 0 = 8 MiB
 	FileRate       int64  // bytes of files a second sent to nodes that catch up and to backups; 0 = 128 MiB
 

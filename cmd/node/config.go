@@ -33,7 +33,7 @@ type Config struct {
 	SecretFile string // file with the secret of the cluster; needed off loopback
 
 	SegmentSize    int64 // bytes of one file of a log that is born here; 0 = 64 MiB
-	SavepointBytes int64 // bytes of state in memory that make a savepoint due; 0 = 12 MiB
+	SavepointBytes int64 // bytes of state in memory that make a savepoint due; 0 = 24 MiB
 	SnapshotBytes  int64 // bytes of Raft log that make a snapshot due; 0 = 64 MiB
 	TrailingBytes  int64 // bytes of Raft log kept behind a snapshot at most; 0 = 64 MiB
 	ScrubRate      int64 // bytes of sealed segments read a second to find damage; 0 = 8 MiB

@@ -31,7 +31,7 @@ var settings = []setting{
 	{"advertise-gossip", "ADDRESS", "what others dial instead of -gossip", text(func(c *Config) *string { return &c.AdvertiseGossip })},
 	{"secret-file", "FILE", "secret of the cluster; needed when not on loopback", text(func(c *Config) *string { return &c.SecretFile })},
 	{"segment-size", "SIZE", "of the files of a log that is born here (default 64MiB)", size(func(c *Config) *int64 { return &c.SegmentSize })},
-	{"savepoint-bytes", "SIZE", "changes in memory until they are saved (default 12MiB)", size(func(c *Config) *int64 { return &c.SavepointBytes })},
+	{"savepoint-bytes", "SIZE", "changes in memory until they are saved (default 24MiB)", size(func(c *Config) *int64 { return &c.SavepointBytes })},
 	{"snapshot-bytes", "SIZE", "Raft log until a snapshot is taken (default 64MiB)", size(func(c *Config) *int64 { return &c.SnapshotBytes })},
 	{"trailing-bytes", "SIZE", "Raft log kept behind it at most, for slow nodes (default 64MiB)", size(func(c *Config) *int64 { return &c.TrailingBytes })},
 	{"file-rate", "SIZE", "a second, of files sent to nodes that catch up and to backups (default 128MiB)", size(func(c *Config) *int64 { return &c.FileRate })},
