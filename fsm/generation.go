@@ -65,9 +65,6 @@ func (m *Machine) openGeneration() (*generation, state, index.Savepoint, error) 
 		OnError: func(err error) { _ = m.fail(fmt.Errorf("log: %w", err)) },
 	})
 	if err != nil {
-		if damage := (*eventlog.CorruptError)(nil); errors.As(err, &damage) {
-			err = fmt.Errorf("%w; 'cairn check' finds all damage, 'cairn repair --from URL' fetches segments from another node", err)
-		}
 		return fail(errors.Join(err, x.Close()))
 	}
 	if st.logID != "" {

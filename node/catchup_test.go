@@ -109,7 +109,7 @@ func newWhole(t *testing.T, id string, change func(*Options), join ...string) *w
 		SavepointBytes: 32 << 10, CacheBytes: 1 << 20,
 		Cluster: cluster.Config{
 			Raft: cluster.Endpoint{Bind: freeAddress(t)}, Gossip: cluster.Endpoint{Bind: w.gossip}, Join: join,
-			HeartbeatTimeout: 150 * time.Millisecond, SegmentSize: 16 << 10, TrailingBytes: 1,
+			SegmentSize: 16 << 10, TrailingBytes: 1,
 		},
 		OnFatal: func(err error) { t.Errorf("%s met a fatal error: %v", id, err) },
 	}
@@ -257,7 +257,7 @@ func (w *whole) expect(message string, want int) {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited too long for %s", what)

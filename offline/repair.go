@@ -164,6 +164,9 @@ func (p *repair) run(ctx context.Context, position uint64) ([]string, error) {
 			}
 		case whole[s.Name] == s.Hash, !damaged[s.Name] && p.verify(p.FS.PathJoin(p.dir, s.Name), s) == nil:
 			continue
+		case whole[s.Name] != "" && !damaged[s.Name]:
+			return repaired, fmt.Errorf("segment %s is whole here and at the peer, but not the same (%s and %s): that is no damage but another history; nothing was changed in it, find out which one is right",
+				s.Name, whole[s.Name], s.Hash)
 		}
 		p.Progress(Progress{Stage: "fetching " + s.Name})
 		if err := p.fetch(ctx, s, position); err != nil {

@@ -240,6 +240,22 @@ func TestRepair_Peers(t *testing.T) {
 	}
 }
 
+// A segment that is whole is never replaced by another one, whoever has it.
+func TestRepair_AnotherHistory(t *testing.T) {
+	fs := vfs.NewMem()
+	madeNode(t, fs)
+	names, _ := stored(t, fs)
+	before := readFile(t, fs, testSegments+names[0])
+	peer := newPeer(t, testEntries)
+	peer.lie = func(files *client.LogFiles) { files.Segments[0].Hash = strings.Repeat("ab", 32) }
+	if r, err := repairNode(fs, peer); err == nil || !strings.Contains(err.Error(), "another history") {
+		t.Errorf("Repair = %+v, %v", r, err)
+	}
+	if !bytes.Equal(readFile(t, fs, testSegments+names[0]), before) || len(peer.asked) > 0 {
+		t.Errorf("%s was touched; %q were asked for", names[0], peer.asked)
+	}
+}
+
 func TestRepair_CannotHelp(t *testing.T) {
 	peer := newPeer(t, testEntries)
 	fs := vfs.NewMem()

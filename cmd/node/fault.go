@@ -39,7 +39,7 @@ func advice(err error, c *Config) string {
 	var damagedSnapshot *snapshot.CorruptError
 	switch {
 	case errors.As(err, &damagedLog):
-		return fmt.Sprintf("nothing was changed. Fetch what is damaged from another node with: cairn repair --data %s --from URL", c.Data)
+		return fmt.Sprintf("nothing was changed. 'cairn check --data %s' finds all damage; fetch damaged segments from another node with: cairn repair --data %s --from URL", c.Data, c.Data)
 	case errors.As(err, &damagedSnapshot):
 		return fmt.Sprintf("nothing was changed. To get the data from the other nodes, move %s away, start this node with -join and a new -id, and take the old one out with: cairn cluster remove", c.Data)
 	case errors.Is(err, eventlog.ErrFormat):

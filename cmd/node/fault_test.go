@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	eventlog "cairn/log"
+	"cairn/snapshot"
 )
 
 func TestExplain(t *testing.T) {
@@ -17,7 +18,8 @@ func TestExplain(t *testing.T) {
 		err  error
 		want string
 	}{
-		{&eventlog.CorruptError{File: "x.seg", Offset: 7, Reason: "crc"}, "move /d away"},
+		{&eventlog.CorruptError{File: "x.seg", Offset: 7, Reason: "crc"}, "cairn repair --data /d --from URL"},
+		{&snapshot.CorruptError{File: "MANIFEST", Reason: "hash"}, "move /d away"},
 		{fmt.Errorf("write: %w", syscall.ENOSPC), "disk of /d is full: make space"},
 		{fmt.Errorf("open: %w", fs.ErrPermission), "must own /d"},
 		{eventlog.ErrFormat, "newer cairn-node"},
