@@ -60,10 +60,13 @@ func differences(t *testing.T, x *Index, d *Digest) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := x.gen.release(); err != nil {
+	x.mu.Lock() // its janitor looks at gen now and then
+	old := x.gen
+	x.gen = gen
+	x.mu.Unlock()
+	if err := old.release(); err != nil {
 		t.Fatal(err)
 	}
-	x.gen = gen
 	found, err := x.Compare(context.Background(), d, func(uint64) {})
 	if err != nil {
 		t.Fatal(err)
