@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -124,15 +125,36 @@ func newWhole(t *testing.T, id string, change func(*Options), join ...string) *w
 	return w
 }
 
+// ports hands out ports below those that the system gives to connections, each
+// once: what a test has closed for a restart must not be taken meanwhile. Package
+// main's tests use those from 20000 on.
+var ports = struct {
+	sync.Mutex
+	next int
+}{next: 10000 + rand.IntN(9000)}
+
 // freeAddress returns an address on loopback that nobody uses.
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	ports.Lock()
+	defer ports.Unlock()
+	for range 1000 {
+		ports.next++
+		address := fmt.Sprintf("127.0.0.1:%d", ports.next)
+		tcp, err := net.Listen("tcp", address)
+		if err != nil {
+			continue
+		}
+		udp, err := net.ListenPacket("udp", address)
+		_ = tcp.Close()
+		if err != nil {
+			continue
+		}
+		_ = udp.Close()
+		return address
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatal("no free port on loopback")
+	return ""
 }
 
 func (w *whole) start() {
