@@ -44,7 +44,7 @@ func (n *Node) compact(ctx context.Context) {
 }
 
 // Snapshot has a snapshot taken of what this node has applied, and returns when
-// there is one, if need be the one before, which nothing has followed.
+// it is complete; at once if Raft has nothing to take one of.
 func (n *Node) Snapshot(ctx context.Context) error {
 	if !n.gate.enter() {
 		return ErrClosed

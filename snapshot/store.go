@@ -13,7 +13,9 @@
 // its snapshot or an error, whatever is installed meanwhile. DESIGN.md has the
 // formats and the crash table.
 //
-// What it does not: it never looks into a segment (VerifySegment does) or into
+// What it does not: a segment that this node has sealed already, with the hash of
+// the manifest, is taken over by Prepare without being read; finding damage in it
+// is the scrubber's work. It never looks into a segment (VerifySegment does) or into
 // the state, and does not check what it sends, only what it receives.
 //
 // Who calls: OpenGenerations first at start-up, NewStore next; Raft uses Store
