@@ -73,9 +73,12 @@ func TestProcess_DiskFull(t *testing.T) {
 	c.up()
 	l := startLoad(t, c, 8, 2*time.Millisecond)
 	l.progress(200)
-	// All but a little of the free space goes to a file, and the load eats the
-	// rest.
-	disk.run("sh", "-c", fmt.Sprintf(`free=$(df --output=avail -B1 %[1]s | tail -n 1) && head -c $((free - 2097152)) /dev/zero > %[1]s/ballast`, disk.dir))
+	// A file takes all but a little of the free space, and the load eats the
+	// rest. The node writes meanwhile (a file of its Raft log takes 32 MiB at
+	// once): when the file finds less than it was told, the disk is full already.
+	disk.run("sh", "-c", fmt.Sprintf(`cd %s
+		free=$(df --output=avail -B1 . | tail -n 1)
+		head -c $((free - 2097152)) /dev/zero > ballast || test "$(df --output=avail -B1 . | tail -n 1)" -lt 2097152`, disk.dir))
 	if code := full.waitExit(60 * time.Second); code != 1 {
 		t.Errorf("the node with the full disk ended with exit code %d", code)
 	}
