@@ -47,6 +47,7 @@ type FollowOptions struct {
 	Interrupted func(err error)
 
 	Local bool // follow what the asked node has, without asking the others at the start
+	Raw   bool // events as they are stored, not brought to the newest schema of their type
 }
 
 // Follow yields the chosen events, each once, in order: what there is after
@@ -131,6 +132,9 @@ func (f *follower) setTarget() error {
 	v := url.Values{}
 	if f.o.Local {
 		v.Set("consistency", "local")
+	}
+	if f.o.Raw {
+		v.Set("raw", "true")
 	}
 	path := "/v1/events"
 	if stream := f.o.Filter.Stream; stream != "" {

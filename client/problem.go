@@ -21,10 +21,13 @@ const (
 	CodeIDReused         = "id-reused"
 	CodeGuardFailed      = "guard-failed"
 	CodeLogChanged       = "log-changed"
+	CodeSchemaConflict   = "schema-conflict"
 	CodeTooLarge         = "too-large"
 	CodeMediaType        = "unsupported-media-type"
 	CodeSchemaViolation  = "schema-violation"
 	CodeFoldFailed       = "fold-failed"
+	CodeBadDefinition    = "bad-definition"
+	CodeBuilding         = "projection-building"
 	CodeOverloaded       = "overloaded"
 	CodeNoLeader         = "no-leader"
 	CodeTimeout          = "timeout"
@@ -60,17 +63,40 @@ type Problem struct {
 	// Of id-reused and outcome-unknown.
 	IDs []ProblemID `json:"ids"`
 
+	// Of guard-failed and fold-failed: which projection refused the append.
+	Projection string `json:"projection"`
+	Event      int    `json:"event"`   // place of the event in the append, from 0; of schema-violation too
+	Key        string `json:"key"`     // of the row
+	Message    string `json:"message"` // why; of bad-definition too
 	// Of guard-failed.
-	Projection    string `json:"projection"`
-	Guard         string `json:"guard"`
-	Message       string `json:"message"`
-	StatePosition uint64 `json:"state_position"`
+	Guard         string `json:"guard"`          // the rule that is not true
+	StatePosition uint64 `json:"state_position"` // of the last event in the state that the guard saw; 0 = there was none
+
+	// Of schema-violation.
+	EventType string         `json:"event_type"`
+	Schema    uint32         `json:"schema"` // its number
+	Errors    []ProblemPlace `json:"errors"`
+
+	// Of bad-definition: where the fault is.
+	Path   string `json:"path"`   // in the definition, as in when.FundsDeposited
+	Line   int    `json:"line"`   // in the expression there, from 1; 0 = not in one
+	Column int    `json:"column"` // in that line
+
+	Progress float64 `json:"progress"` // of projection-building, 0 to 1
+
+	Newest uint32 `json:"newest"` // of schema-conflict: number of the type's newest schema, 0 = it has none
 
 	Log string `json:"log"` // of log-changed
 
 	// Of corrupt.
 	File   string `json:"file"`
 	Offset int64  `json:"offset"`
+}
+
+// ProblemPlace is a place in an event's data that is against a schema.
+type ProblemPlace struct {
+	Path    string `json:"path"` // JSON pointer (RFC 6901)
+	Message string `json:"message"`
 }
 
 // ProblemID is an id that a problem is about, with the position of the event
@@ -140,8 +166,10 @@ func decodeProblem(status int, node string, body []byte) *Problem {
 }
 
 // transient reports whether the same request may succeed a moment later or at
-// another node.
-func (p *Problem) transient() bool { return p.Status >= 500 || p.Code == CodeNotAttempted }
+// another node. To build a projection may take hours.
+func (p *Problem) transient() bool {
+	return p.Status >= 500 && p.Code != CodeBuilding || p.Code == CodeNotAttempted
+}
 
 // unknown reports whether an append that was answered with p may have happened.
 // Only a 503 promises that it has not.
@@ -149,10 +177,14 @@ func (p *Problem) unknown() bool {
 	return p.Status >= 500 && p.Status != http.StatusServiceUnavailable
 }
 
-// mayHoldLater reports whether the condition that p says failed may come to
-// hold: a stream that is behind a version can reach it, one that is past it
-// never returns.
+// mayHoldLater reports whether what p says stands in the way may go away: a
+// stream that is behind a version can reach it, one that is past it never
+// returns. The state that a guard sees may become any other.
 func (p *Problem) mayHoldLater() bool {
+	switch p.Code {
+	case CodeGuardFailed, CodeFoldFailed, CodeSchemaViolation:
+		return true
+	}
 	if p.Code != CodeConditionFailed || p.ConflictingPosition != 0 {
 		return false
 	}
@@ -221,7 +253,19 @@ func IsUnknown(err error) bool {
 	return errors.As(err, &unknown) || codeOf(err) == CodeOutcomeUnknown
 }
 
-// IsNotFound reports whether the stream or event asked for does not exist.
+// IsGuardFailed reports whether a guard of a projection refused an append; the
+// Problem says which.
+func IsGuardFailed(err error) bool { return !IsUnknown(err) && codeOf(err) == CodeGuardFailed }
+
+// IsBadDefinition reports whether a definition was refused; the Problem says
+// where its fault is.
+func IsBadDefinition(err error) bool { return codeOf(err) == CodeBadDefinition }
+
+// IsBuilding reports whether a projection can't be read yet; the Problem says how
+// much of it is built.
+func IsBuilding(err error) bool { return codeOf(err) == CodeBuilding }
+
+// IsNotFound reports whether what was asked for does not exist.
 func IsNotFound(err error) bool { return codeOf(err) == CodeNotFound }
 
 // IsLogChanged reports whether a position belongs to another log than the one

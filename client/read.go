@@ -27,6 +27,7 @@ type ReadOptions struct {
 	Local       bool   // what the asked node has, without asking the others whether that is all
 	MinPosition uint64 // wait until the node has at least this position
 	AtPosition  uint64 // read as of this position, one that a read named; 0 = as of now
+	Raw         bool   // events as they are stored, not brought to the newest schema of their type
 }
 
 // parameters returns o as the parameters of a request. They ask the node to
@@ -48,6 +49,9 @@ func (c *Client) parameters(o *ReadOptions) url.Values {
 	}
 	if o.Local {
 		to.Set("consistency", "local")
+	}
+	if o.Raw {
+		to.Set("raw", "true")
 	}
 	return to
 }
@@ -170,7 +174,7 @@ func (c *Client) queryCall(q event.Query, o *ReadOptions) (*call, error) {
 	if w.err != nil {
 		return nil, fmt.Errorf("encode query: %w", w.err)
 	}
-	v := c.parameters(&ReadOptions{Descending: o.Descending, Local: o.Local, MinPosition: o.MinPosition, AtPosition: o.AtPosition})
+	v := c.parameters(&ReadOptions{Descending: o.Descending, Local: o.Local, MinPosition: o.MinPosition, AtPosition: o.AtPosition, Raw: o.Raw})
 	return &call{method: http.MethodPost, target: withQuery("/v1/query", v), body: w.b,
 		header: map[string]string{"Content-Type": typeJSON}}, nil
 }
@@ -283,6 +287,7 @@ func (c *Client) Streams(ctx context.Context, prefix, after string, o ReadOption
 		if o.Limit <= 0 || o.Limit > pageSize {
 			o.Limit = pageSize
 		}
+		o.Raw = false // names have one form
 		v := c.parameters(&o)
 		if prefix != "" {
 			v.Set("prefix", prefix)

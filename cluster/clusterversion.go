@@ -10,7 +10,7 @@ import (
 // The cluster versions whose forms this program writes and reads.
 const (
 	oldestClusterVersion = event.ClusterVersionFirst
-	newestClusterVersion = event.ClusterVersionFirst
+	newestClusterVersion = event.ClusterVersionNewest
 )
 
 // nextClusterVersion returns the version to raise the cluster to: one above the

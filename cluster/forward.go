@@ -114,6 +114,12 @@ func (f *forwarder) send(batch []*proposal) {
 	}
 }
 
+// forwardable reports whether a command may come from another node: appends, and
+// what defines projections and schemas. All else is for the leader to say.
+func forwardable(c *event.Command) bool {
+	return c.Kind == event.KindAppend || c.Kind == event.KindSystem && len(c.Append.Events) == 1 && event.IsDefinition(&c.Append.Events[0])
+}
+
 func encodeForward(batch []*proposal) []byte {
 	size := 16
 	for _, p := range batch {
@@ -268,7 +274,7 @@ func (n *Node) serveForward(ctx context.Context, body []byte) ([]byte, error) {
 		// What does not decode must not get into an entry: every node would end
 		// when it comes to apply it.
 		c, err := event.DecodeCommand(b)
-		if err == nil && c.Kind != event.KindAppend {
+		if err == nil && !forwardable(&c) {
 			err = fmt.Errorf("a command of kind %d: %w", c.Kind, event.ErrMalformed)
 		}
 		if err != nil {

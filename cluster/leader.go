@@ -174,7 +174,7 @@ func (n *Node) giveBirth(ctx context.Context) error {
 	birth := event.LogCreated{
 		LogID:          event.NewID(),
 		SegmentSize:    n.cfg.SegmentSize,
-		ClusterVersion: event.ClusterVersionFirst,
+		ClusterVersion: newestClusterVersion,
 	}
 	c, err := event.SystemCommand(event.StreamLog, event.TypeLogCreated, birth)
 	if err != nil {

@@ -187,6 +187,8 @@ func (m *memMachine) WaitIndex(ctx context.Context, index uint64) error {
 	}
 }
 
+func (m *memMachine) Check(*event.Append) (*event.Outcome, error) { return nil, nil }
+
 func (m *memMachine) Precheck(a *event.Append) (uint64, *event.Outcome, error) {
 	if m.precheck != nil {
 		return m.precheck(a)

@@ -186,6 +186,8 @@ func (s *memberSM) Applied() (uint64, uint64) {
 	return s.index, s.position
 }
 func (s *memberSM) WaitIndex(context.Context, uint64) error { return nil }
+func (s *memberSM) Check(*event.Append) (*event.Outcome, error) { return nil, nil }
+
 func (s *memberSM) Precheck(*event.Append) (uint64, *event.Outcome, error) {
 	return 0, nil, nil
 }

@@ -17,6 +17,9 @@ const (
 	longestPause = 100 * time.Millisecond
 )
 
+// errSchemaChanged is why an append is checked again. It is not seen outside.
+var errSchemaChanged = errors.New("the schemas known here are not those in force")
+
 // Result is what became of an append: an outcome, or an error of Propose.
 type Result struct {
 	Outcome event.Outcome
@@ -51,16 +54,18 @@ func (n *Node) propose(ctx context.Context, appends []*event.Append, results []R
 		return
 	}
 	defer n.gate.leave()
-	if _, ok := ctx.Deadline(); !ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, n.cfg.ProposeTimeout)
-		defer cancel()
-	}
+	ctx, cancel := n.bounded(ctx)
+	defer cancel()
+	n.proposeUntil(ctx, appends, make([][]byte, len(appends)), results)
+}
+
+// proposeUntil proposes until every append has a result or ctx ends. A command
+// that is not nil stands for its append, as the one to propose.
+func (n *Node) proposeUntil(ctx context.Context, appends []*event.Append, commands [][]byte, results []Result) {
 	pending := make([]int, len(appends))
 	for i := range pending {
 		pending[i] = i
 	}
-	commands := make([][]byte, len(appends))
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		v := n.views.load()
 		switch {
@@ -75,7 +80,7 @@ func (n *Node) propose(ctx context.Context, appends []*event.Append, results []R
 				results[i].Err = &retryError{ErrNoLeader}
 			}
 		}
-		if pending = unwritten(pending, results); len(pending) == 0 {
+		if pending = unwritten(pending, commands, results); len(pending) == 0 {
 			return
 		}
 		if err := n.views.await(ctx, v, pause); err != nil {
@@ -85,10 +90,14 @@ func (n *Node) propose(ctx context.Context, appends []*event.Append, results []R
 	}
 }
 
-// unwritten returns those of pending which may be tried again.
-func unwritten(pending []int, results []Result) []int {
+// unwritten returns those of pending which may be tried again. An append that
+// was checked against schemas of yesterday is checked anew.
+func unwritten(pending []int, commands [][]byte, results []Result) []int {
 	again := pending[:0]
 	for _, i := range pending {
+		if results[i].Err == nil && results[i].Outcome.Code == event.SchemaChanged {
+			commands[i], results[i].Err = nil, &retryError{errSchemaChanged}
+		}
 		if retry := (*retryError)(nil); errors.As(results[i].Err, &retry) {
 			again = append(again, i)
 		}
@@ -128,6 +137,9 @@ func (n *Node) encode(appends []*event.Append, commands [][]byte, pending []int,
 	for _, i := range pending {
 		results[i] = Result{}
 		if commands[i] == nil {
+			if !n.check(appends[i], &results[i]) {
+				continue
+			}
 			c := event.Command{Kind: event.KindAppend, Seed: event.NewSeed(), Append: *appends[i]}
 			commands[i] = event.EncodeCommand(make([]byte, 0, commandSize(appends[i])), &c)
 		}
@@ -136,6 +148,20 @@ func (n *Node) encode(appends []*event.Append, commands [][]byte, pending []int,
 		}
 	}
 	return rest
+}
+
+// check lets the state machine refuse an append for its data.
+func (n *Node) check(a *event.Append, result *Result) (ok bool) {
+	refused, err := n.sm.Check(a)
+	switch {
+	case err != nil:
+		result.Err = fmt.Errorf("check schemas: %w", err)
+	case refused != nil:
+		result.Outcome = *refused
+	default:
+		return true
+	}
+	return false
 }
 
 // commandSize is about what an append takes, so that encoding it needs one
@@ -206,6 +232,29 @@ func (n *Node) submit(ctx context.Context, s submitter, commands [][]byte, pendi
 			results[i].Outcome, results[i].Err = t.proposals[k].outcome, t.proposals[k].err
 		}
 	}
+}
+
+// ProposeSystem has a command decided that appends to a '$' stream, on any node;
+// otherwise it is as Propose. Such a command may be proposed again when its
+// outcome is unknown: the state machine takes up nothing twice.
+func (n *Node) ProposeSystem(ctx context.Context, c event.Command) (event.Outcome, error) {
+	if !n.gate.enter() {
+		return event.Outcome{}, ErrClosed
+	}
+	defer n.gate.leave()
+	ctx, cancel := n.bounded(ctx)
+	defer cancel()
+	results := [1]Result{}
+	n.proposeUntil(ctx, []*event.Append{&c.Append}, [][]byte{event.EncodeCommand(nil, &c)}, results[:])
+	return results[0].Outcome, results[0].Err
+}
+
+// bounded gives a context without a deadline the usual one.
+func (n *Node) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, n.cfg.ProposeTimeout)
 }
 
 // proposeSystem proposes a command of the cluster itself. It works on the

@@ -30,6 +30,9 @@ type StateMachine interface {
 	// applied and reads see it, or the error of ctx.
 	WaitIndex(ctx context.Context, index uint64) error
 
+	// Check refuses, on any node, an append whose data does not conform to the
+	// schemas of its types, and stamps the numbers of those it was held against.
+	Check(a *event.Append) (refused *event.Outcome, err error)
 	// Precheck decides, on the leader and as of what is applied, whether an
 	// append must be refused now. Else Apply may take the append's query
 	// conditions for checked up to verifiedTo.

@@ -22,6 +22,16 @@ const (
 	// Refused means that the command broke a rule which the state machine
 	// checks itself; Reason says which.
 	Refused OutcomeCode = 5
+	// GuardFailed means that a guard of a projection would not hold.
+	GuardFailed OutcomeCode = 6
+	// FoldFailed means that a guarding projection could not fold an event.
+	FoldFailed OutcomeCode = 7
+	// SchemaViolation means that an event's data does not conform to a schema of
+	// its type.
+	SchemaViolation OutcomeCode = 8
+	// SchemaChanged means that the schemas known where the append came in are not
+	// those in force: it is checked again and proposed anew.
+	SchemaChanged OutcomeCode = 9
 )
 
 // Outcome is the decision about one append. Only Accepted and Duplicate have
@@ -36,6 +46,34 @@ type Outcome struct {
 	Conflict *Conflict // of ConditionFailed
 	Reused   []IDAt    // of IDReused
 	Reason   string    // of Refused
+
+	Guard     *GuardFailure // of GuardFailed and FoldFailed
+	Violation *Violation    // of SchemaViolation
+}
+
+// GuardFailure says which projection refused an event of an append, and why.
+type GuardFailure struct {
+	Event         int    // place among the append's events, from 0
+	Projection    string // its name
+	Key           string // of the row
+	Guard         int    // place among the guards of the type, from 0; 0 for a fold that failed
+	Rule          string // the guard's expression; "" for a fold that failed
+	Message       string // for people
+	StatePosition uint64 // of the last event in the row that the guard saw; 0 = there was no row
+}
+
+// Violation says what of an event's data is against a schema.
+type Violation struct {
+	Event  int    // place among the append's events, from 0
+	Type   string // of the event
+	Schema uint32 // number of the schema
+	Errors []ViolationError
+}
+
+// ViolationError is one place in the data.
+type ViolationError struct {
+	Path    string // JSON pointer (RFC 6901); "" = the whole
+	Message string
 }
 
 // StreamVersion is a stream and a version of it.
@@ -107,6 +145,26 @@ func EncodeOutcome(dst []byte, o *Outcome) []byte {
 			dst = appendText(dst, id.Stream)
 			dst = binary.AppendUvarint(dst, id.Position)
 		}
+	case GuardFailed, FoldFailed:
+		g := o.Guard
+		dst = binary.AppendUvarint(dst, uint64(g.Event))
+		dst = appendText(dst, g.Projection)
+		dst = appendText(dst, g.Key)
+		dst = binary.AppendUvarint(dst, uint64(g.Guard))
+		dst = appendText(dst, g.Rule)
+		dst = appendText(dst, g.Message)
+		dst = binary.AppendUvarint(dst, g.StatePosition)
+	case SchemaViolation:
+		v := o.Violation
+		dst = binary.AppendUvarint(dst, uint64(v.Event))
+		dst = appendText(dst, v.Type)
+		dst = binary.AppendUvarint(dst, uint64(v.Schema))
+		dst = binary.AppendUvarint(dst, uint64(len(v.Errors)))
+		for _, e := range v.Errors {
+			dst = appendText(dst, e.Path)
+			dst = appendText(dst, e.Message)
+		}
+	case SchemaChanged:
 	default:
 		dst = appendText(dst, o.Reason)
 	}
@@ -137,6 +195,18 @@ func DecodeOutcome(b []byte) (Outcome, int, error) {
 		}
 	case Refused:
 		o.Reason = r.text()
+	case GuardFailed, FoldFailed:
+		o.Guard = &GuardFailure{
+			Event: int(r.uvarint()), Projection: r.text(), Key: r.text(), Guard: int(r.uvarint()),
+			Rule: r.text(), Message: r.text(), StatePosition: r.uvarint(),
+		}
+	case SchemaViolation:
+		o.Violation = &Violation{Event: int(r.uvarint()), Type: r.text(), Schema: uint32(r.uvarint())}
+		o.Violation.Errors = make([]ViolationError, r.count(2))
+		for i := range o.Violation.Errors {
+			o.Violation.Errors[i] = ViolationError{Path: r.text(), Message: r.text()}
+		}
+	case SchemaChanged:
 	default:
 		r.bad = true
 	}

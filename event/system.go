@@ -19,10 +19,27 @@ const (
 
 	StreamMembers     = "$members"
 	TypeMemberRemoved = "member-removed"
+
+	StreamProjections     = "$projections"
+	TypeProjectionDefined = "projection-defined"
+	TypeProjectionLive    = "projection-live"
+	TypeProjectionDeleted = "projection-deleted"
+
+	StreamTypes          = "$types"
+	TypeSchemaRegistered = "schema-registered"
+	TypeSchemaLive       = "schema-live"
 )
 
-// ClusterVersionFirst is the version of the forms a log is born with.
-const ClusterVersionFirst = 1
+// Cluster versions: of the forms of commands, records, frames and footers, and
+// of the system events that a program must know.
+const (
+	ClusterVersionFirst = 1
+	// ClusterVersionProjections has the events of '$projections' and '$types',
+	// and heads of the index that were merged rather than written anew.
+	ClusterVersionProjections = 2
+	// ClusterVersionNewest is what a log is born with.
+	ClusterVersionNewest = ClusterVersionProjections
+)
 
 // LogCreated is the birth of a log, at position 1. A second one is a no-op.
 // Its encoding never changes.
@@ -49,6 +66,62 @@ type ClusterVersion struct {
 // MemberRemoved bars a node from the cluster for good.
 type MemberRemoved struct {
 	NodeID string `json:"node_id"`
+}
+
+// ProjectionDefined begins a generation of a projection. Its name is the
+// position of this event.
+type ProjectionDefined struct {
+	Name       string          `json:"name"`
+	Definition json.RawMessage `json:"definition"` // in canonical form, defaults filled in
+	Engine     int             `json:"engine"`     // number of the expression engine it is for
+	// Schemas are the numbers of the schemas, by type, to which events are
+	// brought before they are folded: the newest ones where the event stands in
+	// the log. Types that had none are left out.
+	Schemas map[string]uint32 `json:"schemas,omitempty"`
+}
+
+// ProjectionLive puts a generation in force: from here on it is what readers
+// see, and its guards hold.
+type ProjectionLive struct {
+	Name       string `json:"name"`
+	Generation uint64 `json:"generation"` // position of its ProjectionDefined
+	// Built is a position up to which every voter that could be asked had folded
+	// the generation. It bounds what Apply has to fold at once.
+	Built uint64 `json:"built"`
+}
+
+// ProjectionDeleted ends a projection with all its generations.
+type ProjectionDeleted struct {
+	Name string `json:"name"`
+}
+
+// SchemaRegistered adds the next schema of a type. It is in force at once, unless
+// projections fold events of the type and it has an upcast. Body is the
+// registration in its canonical form, as package schema reads it.
+type SchemaRegistered struct {
+	Type   string          `json:"type"`
+	Number uint32          `json:"number"`
+	Body   json.RawMessage `json:"body"`
+}
+
+// SchemaLive puts a schema in force that had to wait for the projections that
+// fold its type, and with it those generations of theirs that are made for it.
+type SchemaLive struct {
+	Type   string `json:"type"`
+	Number uint32 `json:"number"`
+	Built  uint64 `json:"built"` // as in ProjectionLive, of all those generations
+}
+
+// IsDefinition reports whether an event is one of those that define projections
+// and schemas.
+func IsDefinition(e *Event) bool {
+	switch e.Stream {
+	case StreamProjections:
+		return e.Type == TypeProjectionDefined || e.Type == TypeProjectionLive || e.Type == TypeProjectionDeleted
+	case StreamTypes:
+		return e.Type == TypeSchemaRegistered || e.Type == TypeSchemaLive
+	}
+	return false
 }
 
 // SystemCommand makes the command that appends one event to a '$' stream.

@@ -10,6 +10,7 @@ import (
 
 	"cairn/bug"
 	"cairn/event"
+	"cairn/index"
 	eventlog "cairn/log"
 )
 
@@ -48,7 +49,7 @@ func (m *Machine) ApplyBatch(logs []*raft.Log) []any {
 		answers[i] = outcomes
 	}
 	if m.stopped() == nil {
-		m.published.advance(m.state.index, m.state.position, m.state.logID)
+		m.published.advance(&m.state)
 	}
 	return answers
 }
@@ -104,10 +105,13 @@ func (m *Machine) decide(c *event.Command, now int64) (event.Outcome, error) {
 	if o, known, err := m.retry(a); err != nil || known && !bug.Is(bug.DoubleRetry) {
 		return o, err
 	}
+	if m.stale(a) {
+		return event.Outcome{Code: event.SchemaChanged}, nil
+	}
 	if conflict, err := m.conflict(a.Conditions, c.VerifiedTo); err != nil || conflict != nil {
 		return event.Outcome{Code: event.ConditionFailed, Conflict: conflict}, err
 	}
-	return m.accept(c, now)
+	return m.accept(c, now, nil)
 }
 
 func refused(reason string) event.Outcome {
@@ -128,35 +132,62 @@ func broken(a *event.Append) string {
 	return ""
 }
 
-// accept gives the events of a command their places and adds them to frame,
-// index and tree.
-func (m *Machine) accept(c *event.Command, now int64) (event.Outcome, error) {
+// accept gives the events of a command their places, has the guards look at
+// them, and adds them to frame, index and tree, with the records of projections
+// that change.
+func (m *Machine) accept(c *event.Command, now int64, pairs []index.Pair) (event.Outcome, error) {
 	events := c.Append.Events
 	o := event.Outcome{Code: event.Accepted, Time: now, First: m.next()}
-	var touched streams
-	var version uint64 // of the stream of the event before
-	for i := range events {
-		e := &events[i]
-		if i == 0 || e.Stream != events[i-1].Stream {
-			head, err := m.gen.index.Head(e.Stream)
+	touched, err := m.place(events, now)
+	if err != nil {
+		return event.Outcome{}, err
+	}
+	if len(m.state.catalog.Guarding()) > 0 && c.Kind != event.KindSystem {
+		rows := newGuarded(m.state.catalog, m.gen.index)
+		for i := range events {
+			refusal, err := rows.fold(&events[i], i)
 			if err != nil {
 				return event.Outcome{}, err
 			}
-			version = head.Version
+			if refusal != nil {
+				return *refusal, nil
+			}
 		}
-		version++
-		e.Position, e.Version, e.Time = m.next(), version, now
-		e.AppendSize, e.AppendPlace = uint32(len(events)), uint32(i)
-		leaf := m.frame.builder.Add(e, salt(&c.Seed, i))
+		pairs = rows.pairs
+	}
+	for i := range events {
+		leaf := m.frame.builder.Add(&events[i], salt(&c.Seed, i))
 		if err := m.state.tree.add(leaf, m.gen.index.Put); err != nil {
 			return event.Outcome{}, err
 		}
-		m.gen.index.Add(e)
-		m.frame.events = append(m.frame.events, *e)
+	}
+	m.gen.index.AddAppend(events, pairs)
+	m.frame.events = append(m.frame.events, events...)
+	o.Last, o.Versions = o.First+uint64(len(events))-1, touched
+	return o, nil
+}
+
+// place gives the events of an append the positions and versions that they have
+// if it is accepted. It returns the versions to which it brings its streams.
+func (m *Machine) place(events []event.Event, now int64) ([]event.StreamVersion, error) {
+	var touched streams
+	first := m.next()
+	for i := range events {
+		e := &events[i]
+		e.Position, e.Time = first+uint64(i), now
+		e.AppendSize, e.AppendPlace = uint32(len(events)), uint32(i)
+		if at := touched.place(e.Stream); at >= 0 {
+			e.Version = touched.versions[at].Version + 1
+		} else {
+			head, err := m.gen.index.Head(e.Stream)
+			if err != nil {
+				return nil, err
+			}
+			e.Version = head.Version + 1
+		}
 		touched.note(e)
 	}
-	o.Last, o.Versions = o.First+uint64(len(events))-1, touched.versions
-	return o, nil
+	return touched.versions, nil
 }
 
 // next is the position that the next accepted event gets.

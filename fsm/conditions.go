@@ -62,20 +62,20 @@ func violation(on heads, c *event.Condition, verifiedTo uint64) (*event.Conflict
 // up to which no query matches; or the refusal, which is final: what stands in
 // the way is committed. An append of which any id is known is left to Apply,
 // since it may be a retry that must not be refused for its own events.
+//
+// It also refuses an event that compensates none of its stream. That is for the
+// leader alone to say: it has applied all that a client can have seen.
 func (m *Machine) Precheck(a *event.Append) (verifiedTo uint64, refusal *event.Outcome, err error) {
-	if !hasQuery(a.Conditions) {
+	if !hasQuery(a.Conditions) && !compensates(a) {
 		return 0, nil, nil
 	}
 	v := m.View(0)
 	defer v.Close()
-	for i := range a.Events {
-		e := &a.Events[i]
-		if !e.IDChosen {
-			continue
-		}
-		if _, known, err := v.index.Lookup(e.ID, e.Stream); err != nil || known {
-			return 0, nil, err
-		}
+	if known, err := v.knows(a); err != nil || known {
+		return 0, nil, err
+	}
+	if refusal, err := v.checkCompensates(a); err != nil || refusal != nil {
+		return 0, refusal, err
 	}
 	for i := range a.Conditions {
 		if a.Conditions[i].Kind != event.NoMatch {

@@ -111,7 +111,9 @@ func openFolder(o *FoldOptions) (*folder, error) {
 		err = fmt.Errorf("the state in %s is as of index %d, position %d, which is beyond index %d, position %d",
 			o.StateDir, saved.Index, saved.Position, o.Index, o.Position)
 	case f.state.logID != "":
-		err = errors.Join(supports(f.state.version), checkIdentity(o.LogDir, log, &f.state))
+		if err = errors.Join(supports(f.state.version), checkIdentity(o.LogDir, log, &f.state)); err == nil {
+			f.state.catalog, err = loadCatalog(x, log, f.state.position)
+		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.close())
@@ -125,7 +127,7 @@ func (f *folder) fold(ctx context.Context) error {
 	if progress == nil {
 		progress = func(uint64) {}
 	}
-	return foldFrames(ctx, f.log, &f.state, f.index, progress, func() error {
+	return foldFrames(ctx, f.log, &f.state, f.index, f.rows(), progress, func() error {
 		if f.index.OverlayBytes() < f.options.SavepointBytes {
 			return nil
 		}
@@ -188,9 +190,46 @@ type sink interface {
 	Put(key, value []byte)
 }
 
+// rowFold folds the rows of projections with guards. nil = not.
+type rowFold func(st *state, e *event.Event) error
+
+// rows folds into the index of the folder as Apply did: at the event that puts
+// a generation in force, all before it; after that each event before it is
+// added.
+func (f *folder) rows() rowFold {
+	return func(st *state, e *event.Event) error {
+		if event.IsSystem(e.Stream) {
+			return f.takeOver(st, e)
+		}
+		if len(st.catalog.Guarding()) == 0 {
+			return nil
+		}
+		rows := newGuarded(st.catalog, f.index)
+		for _, g := range st.catalog.Guarding() {
+			if !g.Matches(e) {
+				continue
+			}
+			if err := rows.foldAccepted(g, e); err != nil {
+				return err
+			}
+		}
+		f.index.AddAppend(nil, rows.pairs)
+		return nil
+	}
+}
+
+func (f *folder) takeOver(st *state, e *event.Event) error {
+	for _, g := range st.catalog.WentLive(e.Position) {
+		if err := foldUpTo(st.catalog, g, f.log, e.Position-1, f.index); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // foldFrames folds what a log holds after st, and calls complete after each
 // frame.
-func foldFrames(ctx context.Context, log *eventlog.Log, st *state, into sink, progress func(position uint64), complete func() error) error {
+func foldFrames(ctx context.Context, log *eventlog.Log, st *state, into sink, rows rowFold, progress func(position uint64), complete func() error) error {
 	s := log.ScanFrames(st.position + 1)
 	defer s.Close()
 	segments, _, _ := log.Identity()
@@ -198,7 +237,11 @@ func foldFrames(ctx context.Context, log *eventlog.Log, st *state, into sink, pr
 	named := id // by the last event that names the log
 	for s.Next() {
 		e, frame := s.Event(), s.Frame()
-		if err := st.fold(e, s.Header(), frame, into); err != nil {
+		err := st.fold(e, s.Header(), frame, into)
+		if err == nil && rows != nil {
+			err = rows(st, e)
+		}
+		if err != nil {
 			return fmt.Errorf("fold position %d: %w", e.Position, err)
 		}
 		if e.Stream == event.StreamLog { // a restored log was born under another id

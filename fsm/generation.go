@@ -74,7 +74,11 @@ func (m *Machine) openGeneration() (*generation, state, index.Savepoint, error) 
 	}
 	g := &generation{dir: dir, logDir: m.opts.Generations.LogDir(), log: log, index: x, fs: fs, generations: m.opts.Generations, logger: m.logger, closed: make(chan struct{})}
 	g.refs.Store(1)
-	if err := checkIdentity(dir, log, &st); err != nil {
+	err = checkIdentity(dir, log, &st)
+	if err == nil {
+		st.catalog, err = loadCatalog(x, log, st.position)
+	}
+	if err != nil {
 		return fail(errors.Join(err, g.close()))
 	}
 	return g, st, saved, nil

@@ -151,7 +151,7 @@ func (m *Machine) install(manifest *snapshot.Manifest) error {
 			return err
 		}
 	}
-	m.published.advance(st.index, st.position, st.logID)
+	m.published.advance(&st)
 	m.stats.installs.Add(1)
 	old.superseded.Store(true)
 	old.release()

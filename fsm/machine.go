@@ -17,7 +17,7 @@ import (
 
 // SupportedVersion is the highest cluster version whose forms this program
 // writes and reads.
-const SupportedVersion = event.ClusterVersionFirst
+const SupportedVersion = event.ClusterVersionNewest
 
 // Options configures a Machine.
 type Options struct {
@@ -82,6 +82,7 @@ type Machine struct {
 
 	published published
 	savepoint *savepointer
+	folds     *folds
 	tailIndex uint64 // found at Open
 	durable   savedAt
 
@@ -121,13 +122,14 @@ func Open(o Options) (*Machine, error) {
 	m.gen, m.state, m.tailIndex = gen, st, gen.log.TailIndex()
 	m.durable.set(saved.Index, saved.Position)
 	m.published.setMembers(st.membership())
-	m.published.advance(st.index, st.position, st.logID)
+	m.published.advance(&st)
 	if st.logID != "" {
 		if err := o.OnBirth(st.logID); err != nil {
 			return nil, errors.Join(err, gen.close())
 		}
 	}
 	m.savepoint = startSavepointer(m)
+	m.folds = startFolds(m)
 	return m, nil
 }
 
@@ -214,6 +216,7 @@ func (m *Machine) Close() error {
 	if m.closed.Swap(true) {
 		return nil
 	}
+	m.folds.stop()
 	var err error
 	if m.failed.Load() == nil {
 		err = m.savepoint.last()

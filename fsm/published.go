@@ -3,6 +3,8 @@ package fsm
 import (
 	"context"
 	"sync"
+
+	"cairn/projection"
 )
 
 // published is what readers may see of the machine's progress.
@@ -11,7 +13,8 @@ type published struct {
 	index    uint64
 	position uint64
 	logID    string
-	member   *membership   // never changed, only replaced
+	member   *membership // never changed, only replaced
+	catalog  *projection.Catalog
 	wake     chan struct{} // closed at the next advance
 	waited   bool          // somebody holds wake
 	closed   bool
@@ -26,14 +29,14 @@ type membership struct {
 func (p *published) init() {
 	p.wake = make(chan struct{})
 	p.member = &membership{}
+	p.catalog = projection.NewCatalog()
 }
 
-// advance makes everything up to index and position visible and wakes those
-// who wait.
-func (p *published) advance(index, position uint64, logID string) {
+// advance makes everything that s has visible and wakes those who wait.
+func (p *published) advance(s *state) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.index, p.position, p.logID = index, position, logID
+	p.index, p.position, p.logID, p.catalog = s.index, s.position, s.logID, s.catalog
 	if p.waited && !p.closed {
 		close(p.wake)
 		p.wake, p.waited = make(chan struct{}), false
@@ -50,6 +53,12 @@ func (p *published) members() *membership {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.member
+}
+
+func (p *published) projections() *projection.Catalog {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.catalog
 }
 
 func (p *published) get() (index, position uint64) {

@@ -81,10 +81,11 @@ func (m *Machine) stored(position uint64) (event.Event, error) {
 }
 
 // sameEvent reports whether sent is what was stored. An id that the client did
-// not choose is new with every try, and finds nothing.
+// not choose is new with every try, and finds nothing. The number of the schema
+// does not count: a retry is stamped with what is the newest by then.
 func sameEvent(stored, sent event.Event) bool {
 	return sent.IDChosen && stored.IDChosen && stored.ID == sent.ID && stored.Stream == sent.Stream &&
-		stored.Type == sent.Type && stored.Schema == sent.Schema && slices.Equal(stored.Tags, sent.Tags) &&
+		stored.Type == sent.Type && slices.Equal(stored.Tags, sent.Tags) &&
 		stored.CorrelationID == sent.CorrelationID && stored.CausationID == sent.CausationID &&
 		stored.Compensates == sent.Compensates && stored.ContentType == sent.ContentType &&
 		bytes.Equal(stored.Data, sent.Data) && bytes.Equal(stored.Meta, sent.Meta)

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/google/uuid"
+
+	"cairn/projection"
 )
 
 // state is what the machine knows beside the log and its index. It is owned by
@@ -21,6 +23,7 @@ type state struct {
 	version     uint32              // the cluster version in force
 	removed     map[string]struct{} // nodes removed for good
 	tree        tree
+	catalog     *projection.Catalog // folded from its events, no part of what is saved
 }
 
 // savedState is the form of a state's rest within a savepoint. Nobody but this
@@ -38,7 +41,7 @@ type savedState struct {
 const savedStateFormat = 1
 
 func newState() state {
-	return state{removed: make(map[string]struct{}), tree: newTree()}
+	return state{removed: make(map[string]struct{}), tree: newTree(), catalog: projection.NewCatalog()}
 }
 
 func (s *state) encode() []byte {

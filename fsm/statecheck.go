@@ -60,7 +60,7 @@ func (s *StateCheck) Compare(ctx context.Context, logDir string, progress func(s
 		return nil, err
 	}
 	want, digest := newState(), index.NewDigest()
-	err = foldFrames(ctx, log, &want, digest, func(position uint64) { progress("reading the log", position, s.state.position) },
+	err = foldFrames(ctx, log, &want, digest, nil, func(position uint64) { progress("reading the log", position, s.state.position) },
 		func() error { return nil })
 	if err == nil && want.position == s.state.position && s.state.position > 0 {
 		err = checkIdentity(logDir, log, &want)

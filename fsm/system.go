@@ -26,6 +26,8 @@ func (m *Machine) decideSystem(c *event.Command, now int64) (event.Outcome, erro
 		return m.decideVersion(c, now)
 	case e.Stream == event.StreamMembers && e.Type == event.TypeMemberRemoved:
 		return m.decideRemoval(c, now)
+	case isCatalog(e.Stream):
+		return m.decideCatalog(c, now)
 	}
 	return event.Outcome{}, fmt.Errorf("a system event %s of type %q, which this program does not know: %w", e.Stream, e.Type, event.ErrMalformed)
 }
@@ -56,7 +58,7 @@ func (m *Machine) decideBirth(c *event.Command, now int64) (event.Outcome, error
 	if err := m.opts.OnBirth(birth.LogID); err != nil {
 		return event.Outcome{}, fmt.Errorf("note the log's id: %w", err)
 	}
-	return m.accept(c, now)
+	return m.accept(c, now, nil)
 }
 
 func (m *Machine) decideVersion(c *event.Command, now int64) (event.Outcome, error) {
@@ -71,7 +73,7 @@ func (m *Machine) decideVersion(c *event.Command, now int64) (event.Outcome, err
 		return event.Outcome{}, err
 	}
 	m.published.setMembers(m.state.membership())
-	return m.accept(c, now)
+	return m.accept(c, now, nil)
 }
 
 func (m *Machine) decideRemoval(c *event.Command, now int64) (event.Outcome, error) {
@@ -86,7 +88,7 @@ func (m *Machine) decideRemoval(c *event.Command, now int64) (event.Outcome, err
 		return event.Outcome{}, err
 	}
 	m.published.setMembers(m.state.membership())
-	return m.accept(c, now)
+	return m.accept(c, now, nil)
 }
 
 // supports reports why this program can't go on under a cluster version: it
@@ -104,6 +106,13 @@ func supports(version uint32) error {
 func (s *state) take(e *event.Event) error {
 	if !event.IsSystem(e.Stream) {
 		return nil
+	}
+	if isCatalog(e.Stream) {
+		next, err := s.catalog.With(e)
+		if err == nil {
+			s.catalog = next
+		}
+		return err
 	}
 	var birth event.LogCreated
 	var raise event.ClusterVersion

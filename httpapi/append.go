@@ -204,6 +204,12 @@ func (s *Server) appendProblem(a *event.Append, err error) *problem {
 // status when a condition did not hold.
 func outcomeProblem(o *event.Outcome, refused int) *problem {
 	switch o.Code {
+	case event.GuardFailed, event.FoldFailed:
+		return guardProblem(o)
+	case event.SchemaViolation:
+		return violationProblem(o.Violation)
+	case event.SchemaChanged:
+		return problemf(Overloaded, "schemas changed while it was decided; nothing was written")
 	case event.ConditionFailed:
 		c := o.Conflict
 		p := problemf(ConditionFailed, "%s", c.String()).number("condition", uint64(c.Condition))

@@ -54,8 +54,9 @@ type attribute struct {
 type attributes []attribute
 
 // elsewhere are attributes that are not kept in meta: those of an Event's own,
-// and those that say where in a log an event stands, be it another log.
-var elsewhere = []string{"specversion", "type", "correlationid", "causationid", "cairnposition", "cairnversion"}
+// and those that say where in a log an event stands, be it another log, and in
+// which form it was read.
+var elsewhere = []string{"specversion", "type", "correlationid", "causationid", "cairnposition", "cairnversion", upcastError}
 
 // attributeRules holds for attributes that we know. They must be strings that
 // are not empty.

@@ -19,7 +19,7 @@ func comesBack(t *testing.T, e event.Event) {
 		return
 	}
 	e.Position, e.Version = 7, 3
-	out := appendCloudEvent(nil, &e)
+	out := appendCloudEvent(nil, answered{Event: &e})
 	if len(out) > roomFor(&e) {
 		t.Fatalf("%d bytes, but room for %d", len(out), roomFor(&e))
 	}
@@ -98,7 +98,7 @@ func FuzzAppendCloudEvent(f *testing.F) {
 		if !strict(meta) || media == "" && !strict(data) {
 			return
 		}
-		out := appendCloudEvent(nil, &e)
+		out := appendCloudEvent(nil, answered{Event: &e})
 		if len(out) > roomFor(&e) || !strict(out) {
 			t.Fatalf("%d bytes with room for %d: %q", len(out), roomFor(&e), out)
 		}

@@ -59,15 +59,21 @@ func originalOf(e *event.Event) (o original, ok bool) {
 		(e.ContentType != "" || !o.hasData || isJSONMedia(as.text("datacontenttype")))
 }
 
+// upcastError is the extension attribute for the member "upcast_error".
+const upcastError = "cairnupcasterror"
+
 // appendCloudEvent appends e as a CloudEvent in structured mode. Where there is
 // room for e, there is for this.
-func appendCloudEvent(dst []byte, e *event.Event) []byte {
+func appendCloudEvent(dst []byte, e answered) []byte {
 	dst = append(dst, `{"specversion":"`+specVersion+`"`...)
 	dst = appendTextMember(dst, "type", e.Type)
-	o, ok := originalOf(e)
+	o, ok := originalOf(e.Event)
 	if ok {
 		for i := range o.attributes {
 			a := &o.attributes[i]
+			if e.upcast && a.name == "dataschema" { // that of the data as it came in
+				continue
+			}
 			dst = append(append(append(append(dst, ',', '"'), a.name...), '"', ':'), a.raw...)
 		}
 	} else {
@@ -85,8 +91,11 @@ func appendCloudEvent(dst []byte, e *event.Event) []byte {
 	}
 	dst = appendTextMember(dst, "cairnposition", strconv.FormatUint(e.Position, 10)) // its integers have 32 bits
 	dst = appendTextMember(dst, "cairnversion", strconv.FormatUint(e.Version, 10))
+	if e.failure != "" {
+		dst = appendTextMember(dst, upcastError, e.failure)
+	}
 	switch {
-	case !o.hasData:
+	case !o.hasData && !e.upcast:
 	case e.ContentType == "":
 		dst = append(append(dst, `,"data":`...), e.Data...)
 	default:
@@ -106,11 +115,11 @@ func appendTextMember(dst []byte, name, value string) []byte {
 func (l *listing) batch(version uint64) error {
 	l.part = math.MaxInt
 	l.out.b = append(l.out.b, '[')
-	done, err := l.run(func(e *event.Event) {
+	done, err := l.run(func(a answered) {
 		if l.count > 0 {
 			l.out.b = append(l.out.b, ',')
 		}
-		l.out.b = appendCloudEvent(l.out.b, e)
+		l.out.b = appendCloudEvent(l.out.b, a)
 	})
 	if err != nil {
 		return err

@@ -42,6 +42,14 @@ func classifyFake(err error) (Fault, bool) {
 		return Fault{Code: Overloaded}, true
 	case errors.Is(err, errFakeUnknown):
 		return Fault{Code: OutcomeUnknown}, true
+	case errors.Is(err, errFakeDefinition):
+		return Fault{Code: BadDefinition, Detail: err.Error(), Path: "when.T", Line: 2, Column: 7}, true
+	case errors.Is(err, errFakeBuilding):
+		return Fault{Code: Building, Progress: 0.43}, true
+	case errors.Is(err, errFakeNumber):
+		return Fault{Code: SchemaConflict, Newest: 2}, true
+	case errors.Is(err, errFakeVersion):
+		return Fault{Code: InvalidRequest}, true
 	case errors.As(err, &damaged):
 		return Fault{Code: Corrupt, File: "log/00000000000000000001.seg", Offset: 4711}, true
 	}

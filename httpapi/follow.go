@@ -18,6 +18,8 @@ type follower struct {
 	ctx   context.Context
 	frame framer
 	local bool
+	raw   bool
+	form  typeForm
 
 	span span   // what is still to be read of the history
 	from uint64 // version from which on events of its stream count
@@ -43,7 +45,7 @@ func (s *Server) follow(x *exchange, q reading, from start, as form) error {
 		return err
 	}
 	f := &follower{
-		s: s, x: x, ctx: x.r.Context(), local: q.local, from: from.from,
+		s: s, x: x, ctx: x.r.Context(), local: q.local, raw: q.raw, from: from.from,
 		frame: framer{sse: as == asSSE, logID: s.opts.Reads.LogID()},
 		span:  span{filter: from.filter, after: from.after.n, window: defaultWindow},
 		beat:  time.NewTicker(s.opts.Heartbeat),
@@ -188,12 +190,14 @@ func (f *follower) read() error {
 	defer f.release()
 	for {
 		last := uint64(0)
+		f.form = f.s.form(f.raw)
 		done, err := f.span.step(f.s.opts.Reads, func(e *event.Event) verdict {
 			if e.Version >= f.from {
-				if !f.room(roomFor(e)) {
+				a := f.form.of(e)
+				if !f.room(a.room()) {
 					return declined
 				}
-				f.out.b = f.frame.event(f.out.b, e)
+				f.out.b = f.frame.event(f.out.b, a)
 				f.sent++
 			}
 			last = e.Position
@@ -230,11 +234,17 @@ func (f *follower) read() error {
 func (f *follower) live() error {
 	defer f.release()
 	for {
+		f.form = f.s.form(f.raw)
 		got := f.s.hub.gather(f.sub, func(r *recent) bool {
-			if !f.room(roomFor(&r.event)) {
+			a := f.form.of(&r.event)
+			if !f.room(a.room()) {
 				return false
 			}
-			f.out.b = f.frame.encoded(f.out.b, r.event.Position, r.encoded())
+			if a.isStored() {
+				f.out.b = f.frame.encoded(f.out.b, a.Position, r.encoded())
+			} else {
+				f.out.b = f.frame.event(f.out.b, a)
+			}
 			f.sent++
 			return true
 		})

@@ -120,7 +120,8 @@ func FuzzDecodeQuestion(f *testing.F) {
 // a GET writes nothing.
 func FuzzRequest(f *testing.F) {
 	store := filled(20)
-	s, err := New(Options{NodeID: "n", Appender: store, Reads: store, Waiter: store, Cluster: store, Files: store, Classify: classifyFake, Logger: discard})
+	s, err := New(Options{NodeID: "n", Appender: store, Reads: store, Waiter: store, Cluster: store, Files: store,
+		Projections: newFakeProjections(store), Types: newFakeTypes(store), Classify: classifyFake, Logger: discard})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -128,10 +129,13 @@ func FuzzRequest(f *testing.F) {
 	for _, seed := range []string{"limit=1", "after=1@x&order=desc&before=9", "type=a&type=b&tag=c", "from_time=2024-01-01T00:00:00Z", "%", "at_position=3", "consistency=local&timeout=1ms&min_position=99", "from=3&order=desc"} {
 		f.Add(uint8(0), "a-1", seed, "application/x-ndjson", `"7"`, "k")
 		f.Add(uint8(2), "a%2F1", seed, "text/event-stream;q=0", "*", "")
+		f.Add(uint8(8), "a-1", seed+"&at_version=1", "", "", "")
+		f.Add(uint8(11), "a", seed+"&prefix=%ff", "", "", "")
 	}
 	f.Fuzz(func(t *testing.T, which uint8, name, query, accept, match, key string) {
 		rt := routes[int(which)%len(routes)]
-		path := strings.NewReplacer("{stream}", url.PathEscape(name), "{position}", url.PathEscape(name), "{version}", "1", "{id}", url.PathEscape(name)).Replace(rt.path)
+		path := strings.NewReplacer("{stream}", url.PathEscape(name), "{position}", url.PathEscape(name), "{version}", "1", "{id}", url.PathEscape(name), "{name}", url.PathEscape(name),
+			"{key}", url.PathEscape(name), "{type}", url.PathEscape(name), "{number}", "1").Replace(rt.path)
 		if strings.Contains(query, "timeout") && !strings.Contains(query, "timeout=1ms") || strings.Contains(query, "position") && !strings.Contains(query, "timeout=") {
 			query += "&timeout=1ms" // twice is fine too: it is refused
 		}
@@ -157,7 +161,7 @@ func FuzzRequest(f *testing.F) {
 					t.Fatalf("%d without a problem: %q (%v)", w.Code, w.Body, err)
 				}
 			}
-			if (m.name != "POST" || w.Code >= 400) && store.count() != before {
+			if (m.name != "POST" && m.name != "PUT" || w.Code >= 400) && store.count() != before {
 				t.Fatalf("%s %s wrote", m.name, path)
 			}
 		}

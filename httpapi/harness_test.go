@@ -29,8 +29,8 @@ func serve(t testing.TB, store *fakeStore, change ...func(*Options)) *testServer
 func serveChanged(t testing.TB, store *fakeStore, changed func(*Server), change ...func(*Options)) *testServer {
 	t.Helper()
 	o := Options{
-		NodeID: "node-1", Appender: store, Reads: store, Waiter: store, Cluster: store, Files: store, Classify: classifyFake,
-		Logger: discard,
+		NodeID: "node-1", Appender: store, Reads: store, Waiter: store, Cluster: store, Files: store,
+		Projections: newFakeProjections(store), Types: newFakeTypes(store), Classify: classifyFake, Logger: discard,
 	}
 	for _, c := range change {
 		c(&o)

@@ -209,7 +209,7 @@ func TestOpenAPI_RoutesAgree(t *testing.T) {
 
 // concrete fills in the variables of a path.
 func concrete(path string) string {
-	return strings.NewReplacer("{stream}", "b", "{position}", "2", "{version}", "1", "{id}", "node-2", "{name}", fakeFile).Replace(path)
+	return strings.NewReplacer("{stream}", "b", "{position}", "2", "{version}", "1", "{id}", "node-2", "{name}", fakeFile, "{key}", "a-1", "{type}", "T", "{number}", "1").Replace(path)
 }
 
 // A route takes the query parameters that are described, and no others.
@@ -343,6 +343,8 @@ func TestOpenAPI_AnswersFit(t *testing.T) {
 	check("HEAD", "/v1/streams/{stream}", "/v1/streams/b", "")
 	check("POST", "/v1/query", "/v1/query", `{"query":{"items":[{"types":["T1"]}]},"limit":2}`, isJSON)
 	check("GET", "/v1/streams", "/v1/streams?limit=2", "")
+	checkProjections(check)
+	checkTypes(check)
 	check("GET", "/v1/cluster", "/v1/cluster", "")
 	check("POST", "/v1/cluster/transfer", "/v1/cluster/transfer", "", isJSON)
 	check("DELETE", "/v1/cluster/members/{id}", "/v1/cluster/members/node-2", "")

@@ -18,6 +18,7 @@ type listing struct {
 	x       *exchange
 	span    span
 	params  *params
+	form    typeForm
 	limit   int // 0 = no limit
 	maxSize int // bytes; 0 = no limit
 
@@ -32,7 +33,7 @@ type listing struct {
 
 // readEvents is GET /v1/events.
 func (s *Server) readEvents(x *exchange) error {
-	names := append(with("after", "before", "limit", "order", "at_position", "follow"), filterParams...)
+	names := append(with("after", "before", "limit", "order", "at_position", "follow", "raw"), filterParams...)
 	p := x.params(names...)
 	f := start{filter: p.filter(), after: p.position("after", 0)}
 	return s.events(x, p, f)
@@ -44,7 +45,7 @@ func (s *Server) readStream(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	p := x.params(with("from", "limit", "order", "at_position", "follow")...)
+	p := x.params(with("from", "limit", "order", "at_position", "follow", "raw")...)
 	f := start{stream: name, from: p.number("from", 0, 1, maxNumber)}
 	return s.events(x, p, f)
 }
@@ -88,6 +89,7 @@ func (s *Server) events(x *exchange, p *params, from start) error {
 	if err != nil {
 		return err
 	}
+	l.form = s.form(q.raw)
 	return s.list(l, at, as)
 }
 
@@ -141,11 +143,11 @@ func (s *Server) list(l *listing, at uint64, as form) error {
 func (l *listing) page(version uint64) error {
 	l.x.Header()["Content-Type"] = mediaJSON
 	l.out.b = append(l.out.b, `{"events":[`...)
-	done, err := l.run(func(e *event.Event) {
+	done, err := l.run(func(a answered) {
 		if l.count > 0 {
 			l.out.b = append(l.out.b, ',')
 		}
-		l.out.b = event.AppendJSON(l.out.b, e)
+		l.out.b = a.append(l.out.b)
 	})
 	if err != nil {
 		return err
@@ -181,8 +183,8 @@ func (l *listing) skipped() bool { return l.params.has("before") && !l.params.ha
 // lines writes the events as NDJSON.
 func (l *listing) lines() error {
 	l.x.Header()["Content-Type"] = mediaLines
-	if _, err := l.run(func(e *event.Event) {
-		l.out.b = append(event.AppendJSON(l.out.b, e), '\n')
+	if _, err := l.run(func(a answered) {
+		l.out.b = append(a.append(l.out.b), '\n')
 	}); err != nil {
 		return err
 	}
@@ -196,7 +198,7 @@ func (l *listing) lines() error {
 // run walks over the span until it or the listing is at its end. Whenever much
 // is gathered it is sent while the walk goes on; the last part stays in out. It
 // returns true at the end of the span.
-func (l *listing) run(put func(*event.Event)) (done bool, err error) {
+func (l *listing) run(put func(answered)) (done bool, err error) {
 	orDefault(&l.part, chunkBytes)
 	defer func() {
 		if l.pump != nil {
@@ -233,9 +235,10 @@ func (l *listing) push() (err error) {
 }
 
 // take adds an event to the answer if there is room.
-func (l *listing) take(e *event.Event, put func(*event.Event)) verdict {
-	room := roomFor(e)
-	if l.limit > 0 && l.count == l.limit || l.maxSize > 0 && l.count > 0 && l.size+len(l.out.b)+len(e.Data) > l.maxSize {
+func (l *listing) take(e *event.Event, put func(answered)) verdict {
+	a := l.form.of(e)
+	room := a.room()
+	if l.limit > 0 && l.count == l.limit || l.maxSize > 0 && l.count > 0 && l.size+len(l.out.b)+len(a.Data) > l.maxSize {
 		l.full = true
 		return declined
 	}
@@ -245,7 +248,7 @@ func (l *listing) take(e *event.Event, put func(*event.Event)) verdict {
 		}
 		return declined
 	}
-	put(e)
+	put(a)
 	l.count++
 	if len(l.out.b) >= l.part {
 		return takenEnd

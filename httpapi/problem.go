@@ -25,12 +25,18 @@ const (
 	MethodNotAllowed Code = "method-not-allowed"
 	ConditionFailed  Code = "condition-failed"
 	IDReused         Code = "id-reused"
+	GuardFailed      Code = "guard-failed"
 	LogChanged       Code = "log-changed"
+	SchemaConflict   Code = "schema-conflict"
 	TooLarge         Code = "too-large"
 	UnsupportedMedia Code = "unsupported-media-type"
+	SchemaViolation  Code = "schema-violation"
+	FoldFailed       Code = "fold-failed"
+	BadDefinition    Code = "bad-definition"
 	Overloaded       Code = "overloaded"
 	NoLeader         Code = "no-leader"
 	Timeout          Code = "timeout"
+	Building         Code = "projection-building"
 	NotAttempted     Code = "not-attempted"
 	OutcomeUnknown   Code = "outcome-unknown"
 	Corrupt          Code = "corrupt"
@@ -50,12 +56,18 @@ var problems = map[Code]struct {
 	MethodNotAllowed: {http.StatusMethodNotAllowed, "The route does not take this method"},
 	ConditionFailed:  {http.StatusConflict, "A condition of the append does not hold"}, // 412 when it came in a header
 	IDReused:         {http.StatusConflict, "An event with this id was appended before, in another append"},
+	GuardFailed:      {http.StatusConflict, "A guard of a projection refuses the append"},
+	SchemaConflict:   {http.StatusConflict, "The type has another schema of this number, or none of the number before"},
 	LogChanged:       {http.StatusConflict, "The position belongs to another log"},
 	TooLarge:         {http.StatusRequestEntityTooLarge, "A limit of size or count is exceeded"},
 	UnsupportedMedia: {http.StatusUnsupportedMediaType, "The content is not of a type the route takes"},
+	SchemaViolation:  {http.StatusUnprocessableEntity, "The data of an event is not what the schema of its type asks for"},
+	FoldFailed:       {http.StatusUnprocessableEntity, "A projection with guards can't fold an event"},
+	BadDefinition:    {http.StatusUnprocessableEntity, "The definition of a projection or schema can't be used"},
 	Overloaded:       {http.StatusServiceUnavailable, "The server has too much to do"},
 	NoLeader:         {http.StatusServiceUnavailable, "The cluster has no leader at the moment"},
 	Timeout:          {http.StatusServiceUnavailable, "The time for the request was up"},
+	Building:         {http.StatusServiceUnavailable, "The projection is being built"},
 	NotAttempted:     {http.StatusFailedDependency, "An earlier line failed"},
 	OutcomeUnknown:   {http.StatusGatewayTimeout, "The append may or may not have happened"},
 	Corrupt:          {http.StatusInternalServerError, "Data on this node is damaged"},
@@ -145,6 +157,13 @@ type Fault struct {
 	Detail string // for people; "" = the text of the error
 	File   string // of Corrupt, as is Offset
 	Offset int64
+
+	Path         string // of BadDefinition: where in the definition, as in when.FundsDeposited or examples[0].new
+	Line, Column int    // of BadDefinition: in the expression there, from 1; 0 = not in one
+
+	Progress float64 // of Building, 0 to 1
+
+	Newest uint32 // of SchemaConflict: the number of the type's newest schema
 }
 
 // problemOf finds the answer to any error.
@@ -161,9 +180,16 @@ func (s *Server) problemOf(err error) *problem {
 			f.Detail = err.Error()
 		}
 		p := problemf(f.Code, "%s", f.Detail)
-		if f.Code == Corrupt {
+		switch f.Code {
+		case Corrupt:
 			p.text("file", f.File).number("offset", uint64(max(f.Offset, 0)))
 			s.corrupt.Do(func() { s.opts.OnCorrupt(err) })
+		case BadDefinition:
+			badDefinition(p, &f)
+		case SchemaConflict:
+			p.number("newest", uint64(f.Newest))
+		case Building:
+			p.extra = strconv.AppendFloat(append(p.extra, `,"progress":`...), f.Progress, 'f', 4, 64)
 		}
 		return p
 	}

@@ -8,7 +8,7 @@ import (
 
 // query is POST /v1/query.
 func (s *Server) query(x *exchange) error {
-	p := x.params(with("after", "before", "limit", "order", "at_position")...)
+	p := x.params(with("after", "before", "limit", "order", "at_position", "raw")...)
 	q := p.reading()
 	if p.err != nil {
 		return p.err
@@ -47,6 +47,7 @@ func (s *Server) query(x *exchange) error {
 	if err != nil {
 		return err
 	}
+	l.form = s.form(q.raw)
 	return s.list(l, at, as)
 }
 

@@ -28,6 +28,7 @@ type reading struct {
 	local   bool
 	min     position // wait until this is applied
 	at      position // read as of this; 0 = as of what is applied
+	raw     bool     // events as they are stored, not in the form of the newest schema
 	timeout time.Duration
 }
 
@@ -36,6 +37,7 @@ func (p *params) reading() reading {
 		local:   p.choice("consistency", "linearizable", "local") == "local",
 		min:     p.position("min_position", 0),
 		at:      p.position("at_position", 1),
+		raw:     p.choice("raw", "false", "true") == "true",
 		timeout: p.duration("timeout", defaultTimeout, maxTimeout),
 	}
 }
@@ -133,10 +135,16 @@ func (s *Server) readVersion(x *exchange) error {
 
 // one answers with one event.
 func (s *Server) one(x *exchange, find func(View) (event.Event, error)) error {
-	at, err := s.asOf(x)
+	p := x.params(with("raw")...)
+	q := p.reading()
+	if p.err != nil {
+		return p.err
+	}
+	at, err := s.settle(x.r.Context(), q)
 	if err != nil {
 		return err
 	}
+	x.about(at)
 	e, err := func() (event.Event, error) {
 		v := s.opts.Reads.View(at)
 		defer v.Close()
@@ -145,16 +153,18 @@ func (s *Server) one(x *exchange, find func(View) (event.Event, error)) error {
 	if err != nil {
 		return s.notFound(err, "there is no such event as of position "+strconv.FormatUint(at, 10))
 	}
+	form := s.form(q.raw)
+	a := form.of(&e)
 	body := s.budget.hold()
 	defer body.release()
-	if err := body.grow(roomFor(&e)); err != nil {
+	if err := body.grow(a.room()); err != nil {
 		return err
 	}
 	s.metrics.read.Inc()
 	if x.accepted(asPage, asCloudEvent) == asCloudEvent {
-		return x.answerAs(mediaCloudEvent, http.StatusOK, appendCloudEvent(body.b, &e))
+		return x.answerAs(mediaCloudEvent, http.StatusOK, appendCloudEvent(body.b, a))
 	}
-	body.b = event.AppendJSON(body.b, &e)
+	body.b = a.append(body.b)
 	return x.answer(http.StatusOK, body.b)
 }
 

@@ -24,7 +24,11 @@ type Options struct {
 	Waiter   Waiter
 	Cluster  Cluster
 	Files    Files
-	// Classify says what an error of the five above means to a client. Of one
+	// Projections are what the log is folded into.
+	Projections Projections
+	// Types are the schemas of event types.
+	Types Types
+	// Classify says what an error of the seven above means to a client. Of one
 	// it does not know, an append's outcome is unknown and anything else is a
 	// fault of the server.
 	Classify func(error) (Fault, bool)

@@ -1,10 +1,6 @@
 package httpapi
 
-import (
-	"strconv"
-
-	"cairn/event"
-)
+import "strconv"
 
 // framer writes what a follower sends: server-sent events, or lines of NDJSON,
 // in which what is no event is an object with one member, caught_up or
@@ -15,8 +11,8 @@ type framer struct {
 }
 
 // event appends an event.
-func (f framer) event(dst []byte, e *event.Event) []byte {
-	return f.end(event.AppendJSON(f.begin(dst, e.Position), e))
+func (f framer) event(dst []byte, a answered) []byte {
+	return f.end(a.append(f.begin(dst, a.Position)))
 }
 
 // encoded appends an event whose JSON is there already.

@@ -58,7 +58,7 @@ func (x *Index) write(gen *generation, frozen *overlay, sp *Savepoint) error {
 	if frozen != nil {
 		size += frozen.bytes / 5 * 2 // what it comes to, about, where terms are mostly new
 	}
-	c := committer{index: x, gen: gen, batch: x.store.db.NewBatchWithSize(int(size))}
+	c := committer{index: x, gen: gen, batch: x.store.db.NewBatchWithSize(int(size)), merges: x.merges.Load()}
 	if frozen != nil {
 		if err := c.overlay(frozen); err != nil {
 			return errors.Join(err, c.batch.Close())
@@ -79,10 +79,11 @@ func (x *Index) write(gen *generation, frozen *overlay, sp *Savepoint) error {
 
 // committer turns an overlay into a batch.
 type committer struct {
-	index *Index
-	gen   *generation
-	batch *pebble.Batch
-	heads *pebble.Iterator
+	index  *Index
+	gen    *generation
+	batch  *pebble.Batch
+	heads  *pebble.Iterator
+	merges bool // MERGE records are allowed
 
 	postings, block []uint64 // scratch, as are the next two
 	key, value      []byte
@@ -121,6 +122,12 @@ func (c *committer) overlay(o *overlay) (err error) {
 			return err
 		}
 	}
+	for _, key := range sortedKeys(o.rows) {
+		c.key = append(append(c.key[:0], prefixRow), key...)
+		if err := setOrDelete(c.batch, c.key, o.rows[key].value); err != nil {
+			return fmt.Errorf("batch: %w", err)
+		}
+	}
 	c.index.counts.terms.Add(uint64(len(o.terms)))
 	return nil
 }
@@ -131,9 +138,14 @@ func sortedKeys[V any](m map[string]V) []string {
 	return keys
 }
 
-// term appends a term's new postings to its tail, and spills the tail to blocks
-// if it has grown too long.
+// term adds a term's new postings to its head: unread if that will do, else it
+// appends them to the tail, and spills the tail to blocks if that has grown too
+// long.
 func (c *committer) term(base uint64, ent *entry) error {
+	if c.merges && c.unread(base, ent) {
+		c.postings = appendPostings(c.postings[:0], base, ent)
+		return c.merge(ent)
+	}
 	isStream := kind(ent.term[0]) == kindStream
 	var h head
 	if !isStream || ent.base > 0 { // a stream that began in this overlay can't be in the store
@@ -146,11 +158,7 @@ func (c *committer) term(base uint64, ent *entry) error {
 		return &CorruptError{Key: headKey(nil, []byte(ent.term)), Reason: "the stream has " +
 			strconv.FormatUint(h.count, 10) + " events, and the next one is version " + strconv.FormatUint(ent.base+1, 10)}
 	}
-	c.postings = append(c.postings[:0], h.tail...)
-	c.postings = append(c.postings, base+uint64(ent.first))
-	for _, off := range ent.rest {
-		c.postings = append(c.postings, base+uint64(off))
-	}
+	c.postings = appendPostings(append(c.postings[:0], h.tail...), base, ent)
 	if h.count == 0 {
 		h.first = c.postings[0]
 	}
@@ -166,6 +174,14 @@ func (c *committer) term(base uint64, ent *entry) error {
 	return c.set(c.key, c.value)
 }
 
+func appendPostings(dst []uint64, base uint64, ent *entry) []uint64 {
+	dst = append(dst, base+uint64(ent.first))
+	for _, off := range ent.rest {
+		dst = append(dst, base+uint64(off))
+	}
+	return dst
+}
+
 func (c *committer) readHead(term string) (head, error) {
 	c.key = append(append(c.key[:0], prefixHead), term...)
 	if !c.heads.SeekPrefixGE(c.key) {
@@ -175,6 +191,7 @@ func (c *committer) readHead(term string) (head, error) {
 	if err != nil {
 		return head{}, err
 	}
+	c.index.counts.reads.Add(1)
 	return decodeHead(c.key, value, c.block)
 }
 
@@ -223,7 +240,8 @@ func (c *committer) set(key, value []byte) error {
 }
 
 // Checkpoint writes a copy of the store as of the last Commit to dir, which
-// must not exist: tables are hard links. It is fsynced when Checkpoint returns
+// must not exist: tables are hard links. WriteRows and DropRows that returned
+// before the call are in it too, later ones may be. It is fsynced when Checkpoint returns
 // nil. No Commit may run meanwhile.
 func (x *Index) Checkpoint(dir string) error {
 	x.mu.RLock()

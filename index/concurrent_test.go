@@ -25,6 +25,7 @@ func TestView_WhileAddingAndCommitting(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	x.AllowMerges()
 	var applied, commits, across atomic.Uint64 // across: views that lived through a commit
 	var done atomic.Bool
 	var wg sync.WaitGroup

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -19,6 +21,7 @@ import (
 // each of them.
 type script struct {
 	limits limits
+	merges bool // with MERGE records
 	rounds [][]event.Event
 	all    *model
 	extras []map[string]string // by number of commits
@@ -31,7 +34,7 @@ const (
 
 func newScript(seed uint64) *script {
 	rng := rand.New(rand.NewPCG(seed, 2))
-	s := &script{limits: smallLimits, all: newModel(), extras: []map[string]string{{}}}
+	s := &script{limits: smallLimits, merges: true, all: newModel(), extras: []map[string]string{{}}}
 	for r := range scriptRounds {
 		for range perRound {
 			s.all.add(rng)
@@ -52,6 +55,73 @@ func (s *script) savepoint(commits int) Savepoint {
 	return Savepoint{Index: uint64(10 * commits), Position: uint64(perRound * commits), Extra: fmt.Append(nil, "extra ", commits)}
 }
 
+// pairs are those of the append that ends a round, counted from 1: one row has
+// the round's number, one is there in every second round.
+func (s *script) pairs(round int) []Pair {
+	odd := []byte(nil)
+	if round%2 == 1 {
+		odd = []byte("yes")
+	}
+	return []Pair{{[]byte("in/round"), fmt.Append(nil, round)}, {[]byte("in/odd"), odd}}
+}
+
+// writesPerRound is how often writeRows writes.
+const writesPerRound = 3
+
+// writeRows writes rows past the overlay: each time the same two with the
+// number of the writing, and after every other one of a kind that DropRows takes
+// away again.
+func (s *script) writeRows(x *Index, round int) error {
+	for i := range writesPerRound {
+		n := fmt.Append(nil, writesPerRound*round+i+1)
+		if err := x.WriteRows([]Pair{{[]byte("out/a"), n}, {[]byte("out/b"), n}}); err != nil {
+			return err
+		}
+	}
+	if err := x.WriteRows([]Pair{{fmt.Append(nil, "dropped/", round), []byte("x")}}); err != nil {
+		return err
+	}
+	return x.DropRows([]byte("dropped/"))
+}
+
+// checkRows checks the rows of an index that was opened at a commit.
+func (s *script) checkRows(t *testing.T, x *Index, commits int, what string) {
+	t.Helper()
+	want := map[string]string{}
+	if commits > 0 {
+		for _, p := range s.pairs(commits) {
+			if p.Value != nil {
+				want[string(p.Key)] = string(p.Value)
+			}
+		}
+	}
+	pairs, _, _, err := x.Rows(nil, nil, 100, nil)
+	if err != nil {
+		t.Fatalf("%s: rows: %v", what, err)
+	}
+	got, written, dropped := map[string]string{}, map[string]int{}, 0
+	for _, p := range pairs {
+		switch key := string(p.Key); {
+		case strings.HasPrefix(key, "in/"):
+			got[key] = string(p.Value)
+		case strings.HasPrefix(key, "out/"):
+			written[key], _ = strconv.Atoi(string(p.Value))
+		default:
+			dropped++
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Fatalf("%s: the committed rows are %v, want %v", what, got, want)
+	}
+	n := written["out/a"]
+	if n != written["out/b"] || n < writesPerRound*commits || n > writesPerRound*(commits+1) {
+		t.Fatalf("%s: rows were written %v times in %d rounds", what, written, commits)
+	}
+	if dropped > 1 || dropped == 1 && n%writesPerRound != 0 {
+		t.Fatalf("%s: %q after commit %d", what, pairs, commits)
+	}
+}
+
 // run plays the script, until the end or the first error: half-way it closes
 // the index and opens it again. It tells before and after each Commit which of
 // them are certain and which may be there.
@@ -68,13 +138,20 @@ func (s *script) run(o Options, committed func(certain, possible int)) (x *Index
 				return nil, err
 			}
 		}
-		x.AddAll(s.rounds[r][:perRound])
+		if s.merges {
+			x.AllowMerges()
+		}
+		x.AddAll(s.rounds[r][:perRound-1])
+		x.AddAppend(s.rounds[r][perRound-1:perRound], s.pairs(r+1))
 		for key, value := range s.extras[r+1] {
 			if s.extras[r][key] != value {
 				x.Put([]byte(key), []byte(value))
 			}
 		}
 		x.Freeze()
+		if err := s.writeRows(x, r); err != nil {
+			return x, err
+		}
 		committed(r, r+1)
 		if err := x.Commit(s.savepoint(r + 1)); err != nil {
 			return x, err
@@ -110,6 +187,7 @@ func (s *script) verify(t *testing.T, fs vfs.FS, certain, possible int, what str
 	v := x.View(sp.Position)
 	defer v.Close()
 	m.checkEverything(t, v)
+	s.checkRows(t, x, commits, what)
 	for key, value := range s.extras[scriptRounds] {
 		if want := s.extras[commits][key]; want != value {
 			value = want
@@ -245,10 +323,13 @@ func crashClone(mem *vfs.MemFS, percent int, seed uint64) *vfs.MemFS {
 // Memtables that are smaller than a commit flush each one, which syncs it too;
 // in large ones it is in the WAL alone.
 func TestCommit_CrashAfterEveryOperation(t *testing.T) {
-	for _, memTable := range []uint64{smallLimits.memTable, 1 << 20} {
-		what := fmt.Sprintf("memtables of %d bytes", memTable)
+	for _, c := range []struct {
+		memTable uint64
+		merges   bool
+	}{{smallLimits.memTable, true}, {smallLimits.memTable, false}, {1 << 20, true}} {
+		what := fmt.Sprintf("memtables of %d bytes, MERGE records %t", c.memTable, c.merges)
 		s := newScript(7)
-		s.limits.memTable = memTable
+		s.limits.memTable, s.merges = c.memTable, c.merges
 		rec := newRecorder(vfs.NewCrashableMem())
 		x, err := s.run(Options{FS: rec, Dir: "gen/state", CacheBytes: 1 << 20}, rec.committed)
 		if err != nil {
@@ -261,8 +342,9 @@ func TestCommit_CrashAfterEveryOperation(t *testing.T) {
 		for _, c := range rec.crashes {
 			s.verify(t, c.fs, c.certain, c.possible, what+": "+c.what)
 		}
-		t.Logf("%s: %d operations, %d crashes, %d blocks written, %d merged", what, rec.ops, len(rec.crashes), stats.BlocksWritten, stats.BlocksMerged)
-		if rec.ops < 5*scriptRounds || stats.BlocksWritten == 0 || stats.BlocksMerged == 0 {
+		t.Logf("%s: %d operations, %d crashes, %d blocks written, %d merged, %d heads merged", what, rec.ops, len(rec.crashes),
+			stats.BlocksWritten, stats.BlocksMerged, stats.HeadsMerged)
+		if rec.ops < 5*scriptRounds || stats.BlocksWritten == 0 || stats.BlocksMerged == 0 || c.merges != (stats.HeadsMerged > 0) {
 			t.Errorf("%s: %d operations, %+v: too few to mean anything", what, rec.ops, stats)
 		}
 	}

@@ -17,6 +17,9 @@ import (
 // read by term, in little memory and in one pass over each. That two contents
 // differ and this stays unnoticed has a probability of 2^-64 for each sort.
 //
+// The rows of projections are left out: they come from the projections' own
+// folds, not from events alone.
+//
 // One goroutine uses it.
 type Digest struct {
 	seed    maphash.Seed
@@ -189,7 +192,7 @@ func (c *comparer) take(key, value []byte) error {
 		}
 	case prefixExtra:
 		c.d.record(append(c.d.buf[:0], key...), value)
-	case prefixSavepoint:
+	case prefixSavepoint, prefixRow:
 	default:
 		err = &CorruptError{Key: append([]byte(nil), key...), Reason: "unknown sort of record"}
 	}

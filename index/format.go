@@ -16,13 +16,15 @@ import (
 //	id (UUID)  'u' │ 16 bytes of the id │ stream
 //	savepoint  's'
 //	extra      'x' │ key of the state machine
+//	row        'p' │ key of a projection's record
 //
 // A head's text stands last, so it needs no length, and the heads of all
 // streams lie in the order of their names: that is how streams are listed.
 // Blocks are apart from them, so that the listing does not step over them.
 //
 // The values. Each begins with the number of its form; a number this code does
-// not know is an error, never a guess. A list of positions that ascend is the
+// not know is an error, never a guess. The values of extra keys and of rows are
+// those of the state machine and the projections, and are kept as they are. A list of positions that ascend is the
 // "gaps" between them: uvarint of (position - the one before - 1).
 //
 //	short head ┌──────┬─────────────┬─────────────┬────────────────┐
@@ -38,8 +40,19 @@ import (
 //	           count is of all postings of the term; the last block holds those
 //	           from ordinal on (the first posting of a term is 0), the first of
 //	           them at `first`, the last at `first`+span. The tail has
-//	           count - ordinal - block count postings, fewer than limits.spill.
+//	           count - ordinal - block count postings, and seldom more than
+//	           some times limits.spill (committer.unread).
 //	           first kept is where the term's first posting stands.
+//
+//	added      ┌──────┬─────────────┬─────────────┬─────────────┬────────────────┐
+//	postings   │ 0x03 │ uvarint     │ uvarint     │ uvarint     │ gaps: the other│
+//	           │      │ before ≥ 1  │ count ≥ 1   │ first pos.  │ count-1        │
+//	           └──────┴─────────────┴─────────────┴─────────────┴────────────────┘
+//	           of a stream: the postings of versions before+1 … before+count.
+//	           They are of use with those before only (merge.go)
+//
+// Heads may be MERGE records of Pebble's: a short head, or of a stream added
+// postings, whose postings come after those of the older records of the key.
 //
 //	block      ┌──────┬─────────┬───────────┬──────┬──────────────────┐
 //	           │ 0x01 │ uvarint │ uvarint   │ span │ gaps: the other  │
@@ -67,9 +80,11 @@ const (
 	prefixUUID      = 'u'
 	prefixSavepoint = 's'
 	prefixExtra     = 'x'
+	prefixRow       = 'p'
 
 	formShortHead = 1
 	formLongHead  = 2
+	formAdded     = 3
 	formBlock     = 1
 	formID        = 1
 	formSavepoint = 1
@@ -103,11 +118,23 @@ func extraKey(dst, key []byte) []byte {
 	return append(append(dst, prefixExtra), key...)
 }
 
-// head is a term's head record.
+func rowKey(dst, key []byte) []byte {
+	return append(append(dst, prefixRow), key...)
+}
+
+// rowsEnd returns the least key after all rows whose keys have the prefix.
+func rowsEnd(prefix []byte) []byte {
+	end := bytes.TrimRight(rowKey(nil, prefix), "\xff")
+	end[len(end)-1]++ // prefixRow at the least
+	return end
+}
+
+// head is a term's head record, or added postings.
 type head struct {
-	count uint64 // of all postings; 0 = the term has none in the store
-	first uint64 // position of the first one kept
-	last  uint64 // position of the last one
+	before uint64 // of added postings: how many the stream has before them; else 0
+	count  uint64 // of all postings; 0 = the term has none in the store
+	first  uint64 // position of the first one kept
+	last   uint64 // position of the last one
 
 	// block describes the last block; its count is 0 if there is none.
 	block blockHead
@@ -124,7 +151,11 @@ type blockHead struct {
 
 func (h *head) encode(dst []byte) []byte {
 	if h.block.count == 0 {
-		dst = append(dst, formShortHead)
+		if h.before > 0 {
+			dst = binary.AppendUvarint(append(dst, formAdded), h.before)
+		} else {
+			dst = append(dst, formShortHead)
+		}
 		dst = binary.AppendUvarint(dst, h.count)
 		dst = binary.AppendUvarint(dst, h.tail[0])
 		return appendGaps(dst, h.tail[0], h.tail[1:])
@@ -139,12 +170,26 @@ func (h *head) encode(dst []byte) []byte {
 	return appendGaps(dst, h.block.last, h.tail)
 }
 
-// decodeHead decodes a head record. The tail is appended to tail[:0].
+// decodeHead decodes a head record, all of whose parts are merged. The tail is
+// appended to tail[:0].
 func decodeHead(key, value []byte, tail []uint64) (head, error) {
+	h, err := decodeRecord(key, value, tail)
+	if err == nil && h.before > 0 {
+		err = &CorruptError{Key: bytes.Clone(key), Reason: "the versions before those that were added are missing"}
+	}
+	return h, err
+}
+
+// decodeRecord decodes a head record or added postings. The tail is appended to
+// tail[:0].
+func decodeRecord(key, value []byte, tail []uint64) (head, error) {
 	d := decoder{key: key, b: value}
 	var h head
 	switch form := d.byte(); form {
-	case formShortHead:
+	case formShortHead, formAdded:
+		if form == formAdded {
+			h.before = d.atLeast(1)
+		}
 		h.count = d.atLeast(1)
 		h.first = d.atLeast(1)
 		h.tail = d.gaps(append(tail[:0], h.first), h.first, h.count-1)

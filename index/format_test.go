@@ -32,6 +32,9 @@ func TestFormat_GoldenKeys(t *testing.T) {
 		{"id that is a UUID", idKey(nil, uuid, "a-1"), "75 0190b5c87f1e7abc8def0123456789ab 612d31"},
 		{"id that is an upper-case UUID", idKey(nil, strings.ToUpper(uuid), ""), "69 24" + hex.EncodeToString([]byte(strings.ToUpper(uuid)))},
 		{"extra", extraKey(nil, []byte("root")), "78 726f6f74"},
+		{"row", rowKey(nil, []byte("a/1")), "70 612f31"},
+		{"the end of rows", rowsEnd([]byte("a/\xff\xff")), "70 6130"},
+		{"the end of all rows", rowsEnd(nil), "71"},
 	} {
 		if want := strings.ReplaceAll(c.want, " ", ""); hex.EncodeToString(c.got) != want {
 			t.Errorf("%s: %x, want %s", c.what, c.got, want)

@@ -8,23 +8,30 @@ import "hash/maphash"
 //
 // A set-associative table of fixed slots: what does not fit takes the place of
 // the stream in its set that was appended to longest ago. It begins small and
-// doubles up to maxHeadSets. A stream goes by two independent 64-bit hashes of
+// grows set by set up to maxHeadSets, by linear hashing: no append ever waits for
+// a table to be built anew. A stream goes by two independent 64-bit hashes of
 // its name: that two of some million streams have both in common is as likely as
 // that a disk returns wrong bytes with the right SHA-256 cut to 128 bits.
 //
 // One goroutine, Apply, uses it. It is right only because every head that changes
 // is put.
 type headCache struct {
-	seeds [2]maphash.Seed
-	sets  []headSet
-	used  int
-	most  int // sets
+	seeds  [2]maphash.Seed
+	chunks [][]headSet // chunkSets each
+	sets   uint64
+	half   uint64 // the greatest power of two ≤ sets: of so many the first sets-half are split
+	used   uint64
+	most   uint64 // sets
 }
 
 const (
 	headWays    = 8
-	minHeadSets = 1 << 9
+	chunkSets   = 1 << 9
+	minHeadSets = chunkSets
 	maxHeadSets = 1 << 18 // two million streams, 64 MiB
+	// usedPerSet is how many slots a set has in use, on average, when the next one
+	// is split: those that wait for that have up to twice as many.
+	usedPerSet = 3
 )
 
 type headSet [headWays]headSlot
@@ -36,21 +43,36 @@ type headSlot struct {
 	last    uint64
 }
 
-func newHeadCache(least, most int) *headCache {
-	return &headCache{seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}, sets: make([]headSet, least), most: most}
+// newHeadCache begins with least sets, a power of two.
+func newHeadCache(least, most uint64) *headCache {
+	c := &headCache{seeds: [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}, sets: least, half: least, most: most}
+	for range (least + chunkSets - 1) / chunkSets {
+		c.chunks = append(c.chunks, make([]headSet, chunkSets))
+	}
+	return c
 }
 
 func (c *headCache) key(stream string) [2]uint64 {
 	return [2]uint64{maphash.String(c.seeds[0], stream), maphash.String(c.seeds[1], stream)}
 }
 
-func (c *headCache) set(key [2]uint64) *headSet { return &c.sets[key[0]&uint64(len(c.sets)-1)] }
+// set returns the set of a key: by one more bit of its hash where sets are split.
+func (c *headCache) set(key [2]uint64) *headSet {
+	i := key[0] & (2*c.half - 1)
+	if i >= c.sets {
+		i -= c.half
+	}
+	return c.at(i)
+}
+
+func (c *headCache) at(i uint64) *headSet { return &c.chunks[i/chunkSets][i%chunkSets] }
 
 // get returns the head of a stream if it is there.
 func (c *headCache) get(stream string) (Head, bool) {
 	key := c.key(stream)
-	for i := range c.set(key) {
-		if s := &c.set(key)[i]; s.version > 0 && s.key == key {
+	set := c.set(key)
+	for i := range set {
+		if s := &set[i]; s.version > 0 && s.key == key {
 			return Head{Version: s.version, Last: s.last}, true
 		}
 	}
@@ -59,13 +81,10 @@ func (c *headCache) get(stream string) (Head, bool) {
 
 // put notes where a stream stands now.
 func (c *headCache) put(stream string, h Head) {
-	if c.used >= len(c.sets)*headWays/2 && len(c.sets) < c.most {
-		c.grow()
+	if c.used >= c.sets*usedPerSet && c.sets < c.most {
+		c.split()
 	}
-	c.place(headSlot{key: c.key(stream), version: h.Version, last: h.Last})
-}
-
-func (c *headCache) place(slot headSlot) {
+	slot := headSlot{key: c.key(stream), version: h.Version, last: h.Last}
 	set := c.set(slot.key)
 	into := &set[0] // the free one, or else the oldest: a free one has last 0
 	for i := range set {
@@ -84,14 +103,18 @@ func (c *headCache) place(slot headSlot) {
 	*into = slot
 }
 
-func (c *headCache) grow() {
-	old := c.sets
-	c.sets, c.used = make([]headSet, 2*len(old)), 0
-	for i := range old {
-		for _, slot := range old[i] {
-			if slot.version > 0 {
-				c.place(slot)
-			}
+// split adds a set and moves to it what belongs there of the one it is split from.
+func (c *headCache) split() {
+	if c.sets%chunkSets == 0 {
+		c.chunks = append(c.chunks, make([]headSet, chunkSets))
+	}
+	from, to := c.at(c.sets-c.half), c.at(c.sets)
+	for i, slot := range from {
+		if slot.key[0]&(2*c.half-1) == c.sets {
+			to[i], from[i] = slot, headSlot{}
 		}
+	}
+	if c.sets++; c.sets == 2*c.half {
+		c.half = c.sets
 	}
 }

@@ -4,15 +4,18 @@
 // holds what the last savepoint covers, a frozen overlay what is being
 // committed, an active overlay what came since.
 //
-// What is guaranteed: after Commit returned nil, the frozen overlay, the extra
-// keys and the savepoint are on disk, all of them; after a crash Open finds
-// exactly one savepoint, the last committed or the one whose Commit was under
-// way. A View answers as of one position, consistently, whatever is added or
-// committed meanwhile. What is not: anything added since the last savepoint is
-// in memory only, and is added again from the log after a restart.
+// It also keeps the rows of projections (rows.go).
 //
-// One goroutine (Apply) calls Add, AddAll, Put, Freeze and Head; one (savepoints)
-// calls Commit and Checkpoint, one at a time. All else may be called by anyone.
+// What is guaranteed: after Commit returned nil, the frozen overlay with its
+// extra keys and rows and the savepoint are on disk, all of them; after a crash
+// Open finds exactly one savepoint, the last committed or the one whose Commit
+// was under way. A View answers as of one position, consistently, whatever is
+// added or committed meanwhile. What is not: anything added since the last
+// savepoint is in memory only, and is added again from the log after a restart.
+//
+// One goroutine (Apply) calls Add, AddAll, AddAppend, Put, Freeze and Head; one
+// (savepoints) calls Commit and Checkpoint, one at a time. All else may be called
+// by anyone.
 package index
 
 import (
@@ -36,8 +39,8 @@ type Options struct {
 	// half of it; 0 = 128 MiB. Overlays, open tables and the heads of up to two
 	// million streams (64 MiB) come on top.
 	CacheBytes int64
-	// ReadOnly opens an index that is there and writes nothing. Add, Put, Freeze,
-	// Commit and Checkpoint must not be called.
+	// ReadOnly opens an index that is there and writes nothing. Nothing that adds
+	// or writes must be called.
 	ReadOnly bool
 	Logger   *slog.Logger // nil = discard
 	// OnError is called once, at the first failure of the store, from any
@@ -49,14 +52,15 @@ type Options struct {
 
 // limits say when something is written somewhere else. Tests make them small.
 type limits struct {
-	spill    uint64 // a tail of so many postings becomes a block
+	spill    uint64 // a tail of so many postings that is read becomes a block
 	block    uint64 // so many postings make a block full
+	look     uint64 // how seldom the head of a term that gets a posting is read (committer.unread)
 	memTable uint64 // bytes that make a memtable of Pebble's full
 }
 
 // A batch over half of limits.memTable is not copied into a memtable but queued
 // as it is, so that the batch of a 64 MiB overlay needs no room made for it.
-var defaultLimits = limits{spill: 512, block: 4096, memTable: 16 << 20}
+var defaultLimits = limits{spill: 512, block: 4096, look: 64, memTable: 16 << 20}
 
 // Savepoint is the moment a commit is as of.
 type Savepoint struct {
@@ -76,9 +80,10 @@ type Index struct {
 	store  store
 	limits limits
 	views  atomic.Int64 // open ones
+	merges atomic.Bool  // commits may write MERGE records
 
 	// mu guards the fields below and the contents of the active overlay.
-	// Apply takes it for writing, for at most maxAddsLocked events at a time;
+	// Apply takes it for writing, for one append or maxAddsLocked events at a time;
 	// readers take it to look up a term, never while they do I/O.
 	mu     sync.RWMutex
 	active *overlay

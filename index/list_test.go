@@ -106,7 +106,7 @@ func TestStream_VersionThroughBlockOrdinals(t *testing.T) {
 		}
 		events = append(events, event.Event{Position: uint64(i + 1), Version: versions[name], Stream: name, Type: "T"})
 	}
-	x := build(t, limits{spill: 8, block: 64, memTable: 1 << 20}, events, 7)
+	x := build(t, limits{spill: 8, block: 64, look: 8, memTable: 1 << 20}, events, 7)
 	v := x.View(n)
 	defer v.Close()
 	worst := 0
@@ -133,7 +133,7 @@ func TestStream_VersionThroughBlockOrdinals(t *testing.T) {
 // would cost more.
 func TestSelect_LeavesOutLongParts(t *testing.T) {
 	events := tagged(20_000, func(i int) string { return map[bool]string{true: "rare", false: "common"}[i == 7 || i == 19_990] })
-	x := build(t, limits{spill: 8, block: 64, memTable: 1 << 20}, events, 2)
+	x := build(t, limits{spill: 8, block: 64, look: 8, memTable: 1 << 20}, events, 2)
 	v := x.View(20_000)
 	defer v.Close()
 	f := &event.Filter{Query: event.Query{Items: []event.QueryItem{{Tags: []string{"rare"}}}}, Category: "s"}

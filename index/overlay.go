@@ -25,10 +25,13 @@ type overlay struct {
 	streams []*entry          // entries of stream terms, in order of their first event here
 	ids     map[string]uint32 // by key in the store
 	extra   map[string][]byte // by key of the state machine; values are never changed
+	rows    map[string]*overlayRow
+	rowList []*overlayRow // in order of their first change here
 
-	names nameOrder
-	slab  []entry // where new entries are taken from
-	key   []byte  // scratch, under the write lock
+	names    keyOrder[*entry]      // of streams
+	rowOrder keyOrder[*overlayRow] // of rowList
+	slab     []entry               // where new entries are taken from
+	key      []byte                // scratch, under the write lock
 }
 
 // entry has a term's postings in one overlay. Only rest ever changes, and only
@@ -40,11 +43,21 @@ type entry struct {
 	rest  []uint32
 }
 
+// overlayRow is what one overlay has of a row. Only value ever changes, under the
+// write lock, and to another slice: the bytes of one stay.
+type overlayRow struct {
+	key   string
+	value []byte // nil = deleted
+}
+
+func compareRows(a, b *overlayRow) int { return strings.Compare(a.key, b.key) }
+
 // What a map of strings to small values, and an entry, take of the heap per
 // element. TestOverlay_BytesAreHonest measures them.
 const (
 	mapSlotBytes  = 40
 	entryBytes    = 56
+	rowBytes      = 48
 	slabEntries   = 128
 	sliceOverhead = 8
 )
@@ -55,6 +68,7 @@ func newOverlay(base uint64) *overlay {
 		terms: make(map[string]*entry),
 		ids:   make(map[string]uint32),
 		extra: make(map[string][]byte),
+		rows:  make(map[string]*overlayRow),
 	}
 }
 
@@ -126,6 +140,19 @@ func (o *overlay) put(key, value []byte) {
 	o.extra[string(key)] = slices.Clone(value)
 }
 
+// setRow notes the newest value of a row. It keeps the value.
+func (o *overlay) setRow(p Pair) {
+	r, known := o.rows[string(p.Key)]
+	if !known {
+		r = &overlayRow{key: string(p.Key)}
+		o.rows[r.key] = r
+		o.rowList = append(o.rowList, r)
+		o.bytes += mapSlotBytes + rowBytes + sliceOverhead + heapBytes(len(r.key))
+	}
+	o.bytes += heapBytes(len(p.Value)) - heapBytes(len(r.value))
+	r.value = p.Value
+}
+
 // heapBytes is what n bytes take of the heap, about: small sizes are rounded
 // up to 8 or 16.
 func heapBytes(n int) int64 { return (int64(n) + 15) &^ 15 }
@@ -177,25 +204,26 @@ func (s *span) searchAfter(p uint64) int {
 // streamName is the text of a stream term.
 func (ent *entry) streamName() string { return ent.term[1:] }
 
-// nameOrder keeps the names of an overlay's streams in order for those who list
-// them. It is brought up to date by the listing, never by Apply.
-type nameOrder struct {
+// keyOrder keeps the entries of an overlay's list in order of their keys for those
+// who list them. It is brought up to date by the listing, never by Apply.
+type keyOrder[E any] struct {
 	mu     sync.Mutex
-	sorted []*entry // of streams[:len(sorted)]; replaced, never changed
+	sorted []E // of the list's first len(sorted); replaced, never changed
 }
 
-// maxUnsorted is how many streams a listing looks through one by one before it
+// maxUnsorted is how many entries a listing looks through one by one before it
 // sorts them in.
 const maxUnsorted = 4096
 
-// split returns the entries of all in two parts: in order of names, and the
-// others. The first may have entries that came after all was taken.
-func (o *nameOrder) split(all []*entry) (sorted, others []*entry) {
+// split returns the entries of all, a copy of the list, in two parts: in order
+// of keys, and the others. The first may have entries that came after all was
+// taken.
+func (o *keyOrder[E]) split(all []E, compare func(a, b E) int) (sorted, others []E) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if len(all)-len(o.sorted) > maxUnsorted {
 		merged := slices.Concat(o.sorted, all[len(o.sorted):])
-		slices.SortFunc(merged, compareNames)
+		slices.SortFunc(merged, compare)
 		o.sorted = merged
 	}
 	return o.sorted, all[min(len(all), len(o.sorted)):]
@@ -210,7 +238,7 @@ func (o *overlay) listStreams(all []*entry, prefix, from string, at uint64, limi
 	wanted := func(ent *entry) bool {
 		return at >= o.base+uint64(ent.first) && ent.streamName() >= from && strings.HasPrefix(ent.streamName(), prefix)
 	}
-	sorted, others := o.names.split(all)
+	sorted, others := o.names.split(all, compareNames)
 	var names []string
 	start := sort.Search(len(sorted), func(i int) bool { return sorted[i].streamName() >= from })
 	for _, ent := range sorted[start:] {

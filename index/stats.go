@@ -4,7 +4,7 @@ import "sync/atomic"
 
 // counters count since Open.
 type counters struct {
-	commits, commitBytes, terms, blocks, merged atomic.Uint64
+	commits, commitBytes, terms, merges, reads, blocks, merged atomic.Uint64
 }
 
 // Stats are figures for an operator.
@@ -19,6 +19,8 @@ type Stats struct {
 	Commits       uint64
 	CommitBytes   uint64 // of batches
 	TermsWritten  uint64
+	HeadsMerged   uint64 // of these, written without a look at their heads
+	HeadsRead     uint64 // of these, found in the store and written anew
 	BlocksWritten uint64 // those merged too
 	BlocksMerged  uint64 // written again with more postings
 	WriteStalls   uint64 // commits that waited for a flush or a compaction
@@ -41,6 +43,8 @@ func (x *Index) Stats() Stats {
 		Commits:       x.counts.commits.Load(),
 		CommitBytes:   x.counts.commitBytes.Load(),
 		TermsWritten:  x.counts.terms.Load(),
+		HeadsMerged:   x.counts.merges.Load(),
+		HeadsRead:     x.counts.reads.Load(),
 		BlocksWritten: x.counts.blocks.Load(),
 		BlocksMerged:  x.counts.merged.Load(),
 		WriteStalls:   x.store.stalls.Load(),

@@ -95,6 +95,7 @@ func (s *store) open(opts *Options, memTable uint64) error {
 		FS:                          newGuardedFS(opts.FS, opts.Dir, s),
 		Cache:                       cache,
 		FormatMajorVersion:          formatMajorVersion,
+		Merger:                      headMerger,
 		ReadOnly:                    opts.ReadOnly,
 		MemTableSize:                memTable,
 		MemTableStopWritesThreshold: stopWrites,
@@ -106,6 +107,7 @@ func (s *store) open(opts *Options, memTable uint64) error {
 			BackgroundError: func(err error) {
 				if !errors.Is(err, pebble.ErrCancelledCompaction) {
 					s.fail(fmt.Errorf("pebble: background: %w", err))
+					park() // else Pebble tries a flush again at once, for ever
 				}
 			},
 			DataCorruption:  func(info pebble.DataCorruptionInfo) { s.fail(fmt.Errorf("pebble: %s", info)) },

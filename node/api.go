@@ -14,6 +14,8 @@ import (
 	"cairn/httpapi"
 	"cairn/index"
 	eventlog "cairn/log"
+	"cairn/projection"
+	"cairn/projection/schema"
 )
 
 // corruptGrace is how long a node lives on after a read met damage, so that the
@@ -31,6 +33,10 @@ func (n *Node) newServer() (*httpapi.Server, error) {
 		Reads:    reads{n.machine},
 		Waiter:   reads{n.machine},
 		Cluster:  members{n.members},
+
+		Projections: projections{n.machine, n.members},
+		Types:       types{projections{n.machine, n.members}},
+
 		Files:    given{n.machine, n.store, n.members, make(chan struct{}, 1)},
 		FileRate: n.options.FileRate,
 		Classify: classify,
@@ -48,6 +54,11 @@ func (n *Node) newServer() (*httpapi.Server, error) {
 func classify(err error) (httpapi.Fault, bool) {
 	var damaged *eventlog.CorruptError
 	var index *index.CorruptError
+	var refused *refusedError
+	var building *fsm.BuildingError
+	var definition *projection.Error
+	var registration *schema.Error
+	var number *schema.NumberError
 	switch {
 	case unknown(err):
 		// Whatever caused it: the append may have happened.
@@ -58,6 +69,18 @@ func classify(err error) (httpapi.Fault, bool) {
 		return httpapi.Fault{Code: httpapi.Corrupt, Detail: index.Error()}, true
 	case errors.Is(err, eventlog.ErrNotFound), errors.Is(err, cluster.ErrUnknownMember):
 		return httpapi.Fault{Code: httpapi.NotFound}, true
+	case errors.Is(err, fsm.ErrNoProjection), errors.Is(err, fsm.ErrNoRow), errors.Is(err, fsm.ErrNoSchema):
+		return httpapi.Fault{Code: httpapi.NotFound}, true
+	case errors.Is(err, fsm.ErrNotByStream), errors.Is(err, fsm.ErrTooManyEvents), errors.As(err, &refused):
+		return httpapi.Fault{Code: httpapi.InvalidRequest}, true
+	case errors.As(err, &building):
+		return httpapi.Fault{Code: httpapi.Building, Progress: building.Progress}, true
+	case errors.As(err, &definition):
+		return httpapi.Fault{Code: httpapi.BadDefinition, Detail: definition.Message, Path: definition.Path, Line: definition.Line, Column: definition.Column}, true
+	case errors.As(err, &registration):
+		return httpapi.Fault{Code: httpapi.BadDefinition, Detail: registration.Message, Path: registration.Path, Line: registration.Line, Column: registration.Column}, true
+	case errors.As(err, &number):
+		return httpapi.Fault{Code: httpapi.SchemaConflict, Newest: number.Newest}, true
 	case errors.Is(err, cluster.ErrLastVoter):
 		return httpapi.Fault{Code: httpapi.InvalidRequest, Detail: "the last voter can't be removed: let another node join first"}, true
 	case errors.Is(err, cluster.ErrNoQuorum):

@@ -77,6 +77,7 @@ type Node struct {
 	machine *fsm.Machine
 	fetches *catchUp
 	scrubs  *scrubber
+	lives   *liver
 	release func() error // closes stores that were not cluster's to open
 	members *cluster.Node
 	started atomic.Pointer[cluster.Node] // members, for goroutines that are older
@@ -174,6 +175,7 @@ func (n *Node) startCluster(ctx context.Context) (err error) {
 	n.scrubs = startScrubber(&scrubber{
 		machine: n.machine, fs: o.FS, dir: o.FS.PathJoin(n.dir.Log(), "repair.tmp"), peers: n.peers, logger: o.Logger,
 	}, o.ScrubRate)
+	n.lives = startLiver(&liver{machine: n.machine, members: n.members, id: n.dir.NodeID(), logger: o.Logger})
 	return nil
 }
 
@@ -251,6 +253,9 @@ func (n *Node) Stop() error {
 	n.tidying.Wait()
 	if n.scrubs != nil {
 		n.scrubs.close()
+	}
+	if n.lives != nil {
+		n.lives.close()
 	}
 	if n.fetches != nil {
 		n.fetches.close() // it uses the machine's files

@@ -23,7 +23,7 @@ allowed() {
     sim) echo event bug snapshot fsm cluster node jepsen-lite ;;
     offline) echo client event log index fsm snapshot datadir ;; # the data of a node that is stopped
     backup) echo event log index fsm snapshot datadir client ;;
-    cmd/cairn) echo event client datadir log index fsm snapshot cluster backup offline ;;
+    cmd/cairn) echo event client datadir log index projection fsm snapshot cluster backup offline ;;
     jepsen-lite) echo event bug client ;;
     examples) echo event client ;;
   esac

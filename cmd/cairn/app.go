@@ -70,7 +70,8 @@ refused because of what is in the log.`,
 	flags.StringVarP(&a.output, "output", "o", "auto", "auto, text or json; auto is text on a terminal")
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return a.checkFlags(cmd) }
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error { return usagef(cmd, "%v", err) })
-	root.AddCommand(a.newAppend(), a.newRead(), a.newTail(), a.newTrace(), a.newStreams(), a.newImport(), a.newExport(), a.newCluster(), a.newBench(),
+	root.AddCommand(a.newAppend(), a.newRead(), a.newTail(), a.newTrace(), a.newStreams(), a.newState(), a.newDiff(), a.newWhy(), a.newProjection(), a.newSchema(),
+		a.newImport(), a.newExport(), a.newCluster(), a.newBench(),
 		a.newBackup(), a.newRestore(), a.newCheck(), a.newRepair(), a.newRebuild(), a.newDump())
 	for _, cmd := range root.Commands() {
 		cmd.Flags().SortFlags = false

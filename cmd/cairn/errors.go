@@ -158,10 +158,7 @@ func explainProblem(err error, p *client.Problem) string {
 	case client.CodeIDReused:
 		what = "conflict: " + what + "; choose another id for a new event"
 	case client.CodeGuardFailed:
-		if p.Message != "" {
-			what = p.Message
-		}
-		what = fmt.Sprintf("refused by guard %s of projection %s: %s", p.Guard, p.Projection, what)
+		what = fmt.Sprintf("refused by projection %s for %s: %s (not true: %s)", p.Projection, p.Key, p.Message, p.Guard)
 	case client.CodeLogChanged:
 		what += "; begin anew with --from-start"
 	case "":

@@ -18,7 +18,9 @@ func (a *app) newExport() *cobra.Command {
 the order of the log, in the form that 'cairn import' takes. The events keep
 their ids; positions, versions and times are given anew where they are imported.
 
-The store's own streams, whose names begin with '$', are left out.`,
+Events are written as they are stored, with the numbers of their schemas: register
+the schemas where they are imported first. The store's own streams, whose names
+begin with '$', are left out.`,
 		Example: `  cairn export > all.ndjson
   cairn export account-42 > account-42.ndjson
   cairn export --prefix account- | gzip > accounts.ndjson.gz`,
@@ -40,9 +42,10 @@ func (a *app) export(cmd *cobra.Command, args []string, prefix string) error {
 		return err
 	}
 	defer c.Close()
-	events := c.AllEvents(ctx, filter, client.ReadOptions{})
+	stored := client.ReadOptions{Raw: true} // what is imported is what was appended
+	events := c.AllEvents(ctx, filter, stored)
 	if stream != "" {
-		events = c.AllOfStream(ctx, stream, client.ReadOptions{})
+		events = c.AllOfStream(ctx, stream, stored)
 	}
 	w := bufio.NewWriterSize(a.stdout, 64<<10)
 	bar := newProgress(a.stderr, 0)

@@ -37,6 +37,8 @@ type fakeNode struct {
 	query   url.Values // of the last read
 	files   string     // folder of the log whose files it gives; "" = none
 
+	projections fakeProjections
+
 	leaderless bool // it lists its files only as it has them itself
 }
 
@@ -53,6 +55,8 @@ func newFakeNode(t *testing.T) *fakeNode {
 	routes.HandleFunc("GET /v1/events/{position}", f.read)
 	routes.HandleFunc("GET /v1/streams", f.streams)
 	routes.HandleFunc("POST /v1/append", f.appendLines)
+	f.routeProjections(routes)
+	f.routeTypes(routes)
 	routes.HandleFunc("GET /v1/segments", f.segments)
 	routes.HandleFunc("GET /v1/segments/{name}", f.segment)
 	s := httptest.NewUnstartedServer(routes)

@@ -18,6 +18,7 @@ type readFlags struct {
 	position    uint64
 	limit       int
 	desc, local bool
+	raw         bool
 	full        bool
 }
 
@@ -29,7 +30,8 @@ func (a *app) newRead() *cobra.Command {
 		Long: `Read the events of a stream, or with --all or any filter those of all streams.
 
 It reads what every node agrees on at this moment; --local asks one node for
-what it has.`,
+what it has. Events are brought to the newest schema of their type, unless --raw
+is given.`,
 		Example: `  cairn read account-42
   cairn read account-42 --desc --limit 1
   cairn read --all --from 1000 --limit 50
@@ -44,9 +46,14 @@ what it has.`,
 	flags.BoolVar(&f.desc, "desc", false, "newest first")
 	flags.Uint64Var(&f.position, "position", 0, "read the one event at this position")
 	flags.BoolVar(&f.local, "local", false, "what one node has, without asking the others")
+	rawFlag(cmd, &f.raw)
 	fullFlag(cmd, &f.full)
 	f.filters.register(cmd, true)
 	return cmd
+}
+
+func rawFlag(cmd *cobra.Command, raw *bool) {
+	cmd.Flags().BoolVar(raw, "raw", false, "events as they are stored, not brought to the newest schema")
 }
 
 func (a *app) read(cmd *cobra.Command, args []string, f *readFlags) error {
@@ -76,8 +83,10 @@ func (a *app) read(cmd *cobra.Command, args []string, f *readFlags) error {
 }
 
 func (f *readFlags) events(ctx context.Context, c *client.Client, stream string, filter event.Filter) iter.Seq2[event.Event, error] {
-	o := client.ReadOptions{Limit: f.limit, Descending: f.desc, Local: f.local}
+	o := client.ReadOptions{Limit: f.limit, Descending: f.desc, Local: f.local, Raw: f.raw}
 	switch {
+	case f.position > 0 && f.raw:
+		return c.AllEvents(ctx, event.Filter{}, client.ReadOptions{After: f.position - 1, Limit: 1, Raw: true})
 	case f.position > 0:
 		return func(yield func(event.Event, error) bool) { yield(c.Event(ctx, f.position)) }
 	case stream != "":

@@ -130,6 +130,8 @@ func TestReport(t *testing.T) {
 		{errors.New("two\nlines \x1b[31m"), 1, `cairn: two lines \u001b[31m`},
 		{problem(client.CodeConditionFailed, 412), 3, "cairn: conflict: details; read it again and decide anew"},
 		{problem(client.CodeIDReused, 409), 3, "cairn: conflict: details; choose another id for a new event"},
+		{&client.Problem{Code: client.CodeGuardFailed, Status: 409, Projection: "account", Key: "account-42", Guard: "state.balance >= 0", Message: "insufficient funds"}, 3,
+			"cairn: refused by projection account for account-42: insufficient funds (not true: state.balance >= 0)"},
 		{fmt.Errorf("line 3: %w", problem(client.CodeInvalidEvent, 400)), 1, "cairn: line 3: details"},
 		{problem("", 418), 1, "cairn: node-1 answered with status 418: details; is that a Cairn node?"},
 		{&client.UnavailableError{Err: problem(client.CodeNoLeader, 503)}, 1,

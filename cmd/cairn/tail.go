@@ -18,6 +18,7 @@ type tailFlags struct {
 	fromStart bool
 	now       bool
 	limit     int
+	raw       bool
 	full      bool
 }
 
@@ -43,6 +44,7 @@ first event there is (--from-start).`,
 	flags.BoolVar(&f.fromStart, "from-start", false, "begin with the first event")
 	flags.IntVarP(&f.limit, "limit", "n", 0, "end after that many events; 0 = never")
 	flags.BoolVarP(&f.all, "all", "a", false, "follow all streams (the default without STREAM)")
+	rawFlag(cmd, &f.raw)
 	fullFlag(cmd, &f.full)
 	f.filters.register(cmd, false)
 	return cmd
@@ -73,7 +75,7 @@ func (a *app) tail(cmd *cobra.Command, args []string, f *tailFlags) error {
 	}
 	defer c.Close()
 	filter.Stream = stream
-	o := client.FollowOptions{Filter: filter, After: f.after}
+	o := client.FollowOptions{Filter: filter, After: f.after, Raw: f.raw}
 	if starts == 0 || f.now {
 		if o.After, o.Log, err = c.Position(ctx); err != nil {
 			return err

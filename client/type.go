@@ -1,0 +1,63 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// TypeSchemas is a type of events and the numbers of its schemas.
+type TypeSchemas struct {
+	Type    string   `json:"type"`
+	Newest  uint32   `json:"newest"`
+	Schemas []uint32 `json:"schemas"`
+	Renamed string   `json:"renamed,omitzero"` // what events of the type are read as; "" = it has its name still
+}
+
+// RegisterSchema registers the next schema of a type: a JSON document such as
+// docs/schemas.md describes. It returns when the schema is in the log; created is
+// false if it was registered before, the same, which is always safe to do. A
+// schema that can't be used is a *Problem with the place of the fault, for which
+// IsBadDefinition holds. One with another number than the next is a *Problem for
+// which IsSchemaConflict holds; its Newest says what there is.
+func (c *Client) RegisterSchema(ctx context.Context, typ string, number uint32, registration []byte) (created bool, err error) {
+	a, err := c.do(ctx, &call{method: http.MethodPut, target: schemaPath(typ, number), body: registration, leader: true, write: true,
+		header: map[string]string{"Content-Type": typeJSON}})
+	var fate *fateError
+	if errors.As(err, &fate) {
+		return false, fmt.Errorf("it is not known whether the schema was registered; do it again, that is safe: %w", fate.error)
+	}
+	if err != nil {
+		return false, err
+	}
+	return a.status == http.StatusCreated, nil
+}
+
+// Schema returns a schema of a type, in the form in which RegisterSchema takes
+// it. One that does not exist is an error for which IsNotFound holds.
+func (c *Client) Schema(ctx context.Context, typ string, number uint32) (jsontext.Value, error) {
+	var registration jsontext.Value
+	err := c.get(ctx, withQuery(schemaPath(typ, number), c.parameters(&ReadOptions{})), &registration)
+	return registration, err
+}
+
+// Types returns the types that have schemas, in the order of their names.
+func (c *Client) Types(ctx context.Context) ([]TypeSchemas, error) {
+	var form struct {
+		Types []TypeSchemas `json:"types"`
+	}
+	err := c.get(ctx, withQuery("/v1/types", c.parameters(&ReadOptions{})), &form)
+	return form.Types, err
+}
+
+// IsSchemaConflict reports whether a schema was refused for its number.
+func IsSchemaConflict(err error) bool { return codeOf(err) == CodeSchemaConflict }
+
+func schemaPath(typ string, number uint32) string {
+	return "/v1/types/" + url.PathEscape(typ) + "/schemas/" + strconv.FormatUint(uint64(number), 10)
+}

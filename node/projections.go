@@ -1,0 +1,241 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/go-json-experiment/json/jsontext"
+
+	"cairn/cluster"
+	"cairn/event"
+	"cairn/fsm"
+	"cairn/httpapi"
+	"cairn/projection"
+	"cairn/projection/schema"
+)
+
+// projections is what the state machine folds, as httpapi.Projections. Changes
+// of the definitions go through the log.
+type projections struct {
+	machine *fsm.Machine
+	members *cluster.Node
+}
+
+// refusedError is why the state machine did not take up a definition.
+type refusedError struct{ reason string }
+
+func (e *refusedError) Error() string { return e.reason }
+
+// defineTries is how often a definition is made again because a schema was
+// registered at the same time.
+const defineTries = 3
+
+func (p projections) Define(ctx context.Context, name string, body []byte) (httpapi.Defined, error) {
+	// What it is compiled against are the schemas that everybody knows.
+	if err := p.members.ReadIndex(ctx); err != nil {
+		return httpapi.Defined{}, err
+	}
+	var out event.Outcome
+	for range defineTries {
+		c, err := p.machine.DefineCommand(name, body)
+		if err != nil {
+			return httpapi.Defined{}, err
+		}
+		if out, err = p.propose(ctx, c); err != nil {
+			return httpapi.Defined{}, err
+		}
+		if out.OK() {
+			break
+		}
+	}
+	if !out.OK() {
+		return httpapi.Defined{}, &refusedError{out.Reason}
+	}
+	d := httpapi.Defined{Generation: out.First, Changed: out.Code == event.Accepted, State: httpapi.StateBuilding}
+	if live, _ := p.machine.Catalog().Find(name); live != nil && live.ID == d.Generation {
+		d.State = httpapi.StateLive
+	}
+	return d, nil
+}
+
+// propose returns when a command is decided and this node has applied what it
+// did.
+func (p projections) propose(ctx context.Context, c event.Command) (event.Outcome, error) {
+	out, err := p.members.ProposeSystem(ctx, c)
+	if err == nil && out.OK() {
+		err = p.machine.WaitPosition(ctx, out.Last)
+	}
+	return out, err
+}
+
+func (p projections) Delete(ctx context.Context, name string) error {
+	c, err := event.SystemCommand(event.StreamProjections, event.TypeProjectionDeleted, event.ProjectionDeleted{Name: name})
+	if err != nil {
+		return err
+	}
+	out, err := p.propose(ctx, c)
+	if err == nil && !out.OK() {
+		err = fmt.Errorf("%w: %s", fsm.ErrNoProjection, out.Reason)
+	}
+	return err
+}
+
+func (p projections) Statuses(ctx context.Context) ([]httpapi.ProjectionStatus, error) {
+	var all []httpapi.ProjectionStatus
+	for _, name := range p.machine.Catalog().Names() {
+		s, err := p.Status(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+func (p projections) Status(_ context.Context, name string) (httpapi.ProjectionStatus, error) {
+	live, next := p.machine.Catalog().Find(name)
+	if live == nil {
+		live, next = next, nil
+	}
+	if live == nil {
+		return httpapi.ProjectionStatus{}, fsm.ErrNoProjection
+	}
+	s, err := p.status(live)
+	if err == nil && next != nil {
+		var beside httpapi.ProjectionStatus
+		beside, err = p.status(next)
+		s.Next = &beside
+	}
+	return s, err
+}
+
+// shownFailures is how many failures a status names.
+const shownFailures = 10
+
+func (p projections) status(g *projection.Generation) (httpapi.ProjectionStatus, error) {
+	folded := p.machine.Folded(g.ID)
+	s := httpapi.ProjectionStatus{
+		Name: g.Name, Generation: g.ID, State: httpapi.StateBuilding, Guarding: g.Guarding(), Since: g.Live,
+		Position: folded.Position, Head: folded.Head, Progress: math.Floor(folded.Progress()*10_000) / 10_000,
+		Definition: jsontext.Value(g.Definition().Canonical()),
+	}
+	if g.Live > 0 {
+		s.State = httpapi.StateLive
+	}
+	if g.Live > 0 && g.Guarding() { // Apply folds it
+		s.Position, s.Progress = s.Head, 1
+	}
+	failures, total, err := p.machine.Failures(g, shownFailures)
+	if err != nil {
+		return s, err
+	}
+	s.Rows.Failed = uint64(total)
+	for _, f := range failures {
+		s.Failures = append(s.Failures, httpapi.RowFailure{Key: f.Key, Position: f.Position, Reason: f.Reason})
+	}
+	return s, nil
+}
+
+func rowOf(s *fsm.RowState) httpapi.Row {
+	r := httpapi.Row{Key: s.Key, State: s.Row.State, Events: s.Row.Events, Position: s.Row.Last}
+	if f := s.Row.Failed; f != nil {
+		r.Failed = &httpapi.Failure{Position: f.Position, Reason: f.Reason}
+	}
+	return r
+}
+
+func (p projections) Row(ctx context.Context, name, key string, at httpapi.Moment, least uint64) (httpapi.RowState, error) {
+	s, err := p.machine.Row(ctx, name, key, fsm.Moment(at), least)
+	return httpapi.RowState{Row: rowOf(&s), Replayed: s.Replayed, Final: s.Final, AsOf: s.AsOf, Generation: s.Generation}, err
+}
+
+func (p projections) Rows(ctx context.Context, name string, q httpapi.RowsQuery, least uint64) (httpapi.RowsPage, error) {
+	found, err := p.machine.Rows(ctx, name, fsm.RowsQuery{
+		Prefix: q.Prefix, After: q.After, Limit: q.Limit, Bytes: q.Bytes, At: fsm.Moment(q.At),
+	}, least)
+	page := httpapi.RowsPage{More: found.More, AsOf: found.AsOf, Generation: found.Generation}
+	for i := range found.Rows {
+		page.Rows = append(page.Rows, rowOf(&found.Rows[i]))
+	}
+	return page, err
+}
+
+func (p projections) History(ctx context.Context, name, key string, q httpapi.HistoryQuery, least uint64) (httpapi.HistoryPage, error) {
+	found, err := p.machine.History(ctx, name, key, q.After, q.Limit, q.Bytes, least)
+	page := httpapi.HistoryPage{More: found.More, AsOf: found.AsOf, Generation: found.Generation}
+	for _, e := range found.Entries {
+		page.Entries = append(page.Entries, httpapi.HistoryEntry(e))
+	}
+	return page, err
+}
+
+func (p projections) StreamState(ctx context.Context, stream string, at httpapi.Moment, least uint64) (httpapi.StreamState, error) {
+	s, err := p.machine.StreamState(ctx, stream, fsm.Moment(at), least)
+	return httpapi.StreamState{
+		State: s.State, Version: s.Version, Events: s.Events, Position: s.Position, Replayed: s.Events, Final: s.Final, AsOf: s.AsOf,
+	}, err
+}
+
+// types are the schemas in the log, as httpapi.Types.
+type types struct{ projections }
+
+func (t types) Register(ctx context.Context, typ string, number uint32, body []byte) (created bool, err error) {
+	r, err := schema.Parse(typ, number, body)
+	if err != nil {
+		return false, err
+	}
+	if err := t.members.ReadIndex(ctx); err != nil {
+		return false, err
+	}
+	// What is wrong with it is told in detail here; the state machine says it in
+	// one sentence.
+	_, err = t.machine.Catalog().Types().With(r)
+	if errors.Is(err, schema.ErrUnchanged) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	c, err := event.SystemCommand(event.StreamTypes, event.TypeSchemaRegistered, event.SchemaRegistered{
+		Type: typ, Number: number, Body: json.RawMessage(r.Canonical()),
+	})
+	if err != nil {
+		return false, err
+	}
+	out, err := t.propose(ctx, c)
+	if err == nil && !out.OK() {
+		err = &refusedError{out.Reason}
+	}
+	return out.Code == event.Accepted, err
+}
+
+func (t types) Schema(typ string, number uint32) ([]byte, error) {
+	if r := t.machine.Catalog().Types().Registration(typ, number); r != nil {
+		return r.Canonical(), nil
+	}
+	return nil, fsm.ErrNoSchema
+}
+
+func (t types) List() []httpapi.TypeSchemas {
+	registry := t.machine.Catalog().Types()
+	var all []httpapi.TypeSchemas
+	for _, typ := range registry.Types() {
+		s := httpapi.TypeSchemas{Type: typ, Newest: registry.Newest(typ)}
+		for n := uint32(1); n <= s.Newest; n++ {
+			s.Schemas = append(s.Schemas, n)
+		}
+		s.Renamed, _ = registry.Renamed(typ)
+		all = append(all, s)
+	}
+	return all
+}
+
+func (t types) Upcasts() httpapi.Upcasts {
+	if registry := t.machine.Catalog().Types(); registry.Upcasting() {
+		return registry
+	}
+	return nil
+}

@@ -1,0 +1,97 @@
+package expr
+
+import (
+	"errors"
+	"math"
+	"math/bits"
+	"slices"
+)
+
+// addListFunctions declares what CEL's lists extension has of use for state.
+func addListFunctions(list, number kinds) {
+	methods["sum"] = &function{in: []kinds{list}, out: number, run: sum}
+	methods["sort"] = &function{in: []kinds{list}, out: list, run: sorted}
+	methods["distinct"] = &function{in: []kinds{list}, out: list, run: distinct}
+	methods["slice"] = &function{in: []kinds{list, number, number}, out: list, run: slice}
+}
+
+func sum(f *frame, a []Value) (Value, error) {
+	total := NumberOf(0)
+	for _, v := range a[0].node.values {
+		if v.kind != Number {
+			return Value{}, kindError("it", v)
+		}
+		if err := f.spend(1); err != nil {
+			return Value{}, err
+		}
+		var err error
+		if total, err = addNumbers(f, total, v); err != nil {
+			return Value{}, err
+		}
+	}
+	return total, nil
+}
+
+// sorted orders values of one kind, equal ones as they were. What it costs and
+// how it fails is settled before the first comparison: neither may depend on how
+// sorting is done.
+func sorted(f *frame, a []Value) (Value, error) {
+	out := slices.Clone(a[0].node.values)
+	steps := 0
+	for _, v := range out {
+		if _, ok := orderedKinds(out[0].kind, v.kind); !ok {
+			return Value{}, kindError("it", out[0], v)
+		}
+		if v.kind == Number {
+			if _, err := v.number(); err != nil {
+				return Value{}, err
+			}
+		}
+		steps += textSteps(len(v.text)) * bits.Len(uint(len(out)))
+	}
+	if err := f.spend(steps); err != nil {
+		return Value{}, err
+	}
+	unmetered := &frame{work: math.MaxInt}
+	slices.SortStableFunc(out, func(x, y Value) int {
+		n, _ := unmetered.compare(x, y) // fails for no kinds and numbers but those refused above
+		return n
+	})
+	return ListOf(out...), nil
+}
+
+func distinct(f *frame, a []Value) (Value, error) {
+	var out []Value
+	for _, v := range a[0].node.values {
+		known := false
+		for _, w := range out {
+			same, err := f.equal(w, v)
+			if err != nil {
+				return Value{}, err
+			}
+			if known = same; known {
+				break
+			}
+		}
+		if !known {
+			out = append(out, v)
+		}
+	}
+	return ListOf(out...), nil
+}
+
+func slice(f *frame, a []Value) (Value, error) {
+	from, err := a[1].whole()
+	if err != nil {
+		return Value{}, err
+	}
+	to, err := a[2].whole()
+	if err != nil {
+		return Value{}, err
+	}
+	values := a[0].node.values
+	if from < 0 || to < from || to > int64(len(values)) {
+		return Value{}, errors.New("the range is not in the list")
+	}
+	return ListOf(values[from:to]...), f.spend(int(to - from))
+}

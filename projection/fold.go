@@ -1,0 +1,214 @@
+package projection
+
+import (
+	"errors"
+	"fmt"
+
+	"cairn/event"
+	"cairn/projection/expr"
+)
+
+// Input is one event in the form in which expressions see it. It is read once
+// for all projections, and what none looks at is not read at all.
+type Input struct {
+	event      *event.Event
+	value      expr.Value
+	members    []expr.Value // of value, by eventNames
+	data, meta bool         // whether they are among members
+	dataErr    error
+	metaErr    error
+}
+
+// eventNames are the members of the variable event, in byte order. All are
+// there in every event: ids that it lacks are "", tags [], meta {}. Data that is
+// not JSON is null.
+var eventNames = []string{
+	"causation_id", "compensates", "correlation_id", "data", "id", "meta", "position", "stream", "tags", "time", "type", "version",
+}
+
+const (
+	dataPlace = 3
+	metaPlace = 5
+)
+
+// NewInput prepares an event for Key and Step. The event must not change
+// meanwhile; one goroutine may use the Input.
+func NewInput(e *event.Event) *Input {
+	tags := make([]expr.Value, len(e.Tags))
+	for i, tag := range e.Tags {
+		tags[i] = expr.TextOf(tag)
+	}
+	members := []expr.Value{
+		expr.TextOf(e.CausationID), expr.TextOf(e.Compensates), expr.TextOf(e.CorrelationID), {}, expr.TextOf(e.ID), {},
+		expr.NumberOf(float64(e.Position)), expr.TextOf(e.Stream), expr.ListOf(tags...), expr.TimeOf(e.Time),
+		expr.TextOf(e.Type), expr.NumberOf(float64(e.Version)),
+	}
+	return &Input{event: e, members: members, value: expr.MapOf(eventNames, members)}
+}
+
+// run evaluates a program over the event and, where it is given, a row.
+func (in *Input) run(p *program, state ...expr.Value) (expr.Value, error) {
+	if p.needData && !in.data {
+		in.data = true
+		if in.event.ContentType == "" {
+			in.members[dataPlace], in.dataErr = expr.Parse(in.event.Data)
+		}
+	}
+	if p.ofMeta && !in.meta {
+		in.meta = true
+		meta := in.event.Meta
+		if len(meta) == 0 {
+			meta = []byte("{}")
+		}
+		in.members[metaPlace], in.metaErr = expr.Parse(meta)
+	}
+	if p.needData && in.dataErr != nil {
+		return expr.Value{}, fmt.Errorf("event.data: %w", in.dataErr)
+	}
+	if p.ofMeta && in.metaErr != nil {
+		return expr.Value{}, fmt.Errorf("event.meta: %w", in.metaErr)
+	}
+	var v expr.Value
+	var err error
+	if len(state) == 0 {
+		v, err = p.Eval(in.value)
+	} else {
+		v, err = p.Eval(in.value, state[0])
+	}
+	if err != nil {
+		return expr.Value{}, fmt.Errorf("%s: %w", p.path, err)
+	}
+	return v, nil
+}
+
+// Key returns the key of the row that an event is for, which Matches must have
+// chosen. ok is false if it is for none. The error is why the key can't be
+// told: a fold failure without a row.
+func (p *Projection) Key(in *Input) (key string, ok bool, err error) {
+	if p.byStream {
+		return in.event.Stream, true, nil
+	}
+	v, err := in.run(p.key)
+	if err != nil {
+		return "", false, err
+	}
+	switch {
+	case v.Kind() == expr.Null:
+		return "", false, nil
+	case v.Kind() != expr.String:
+		return "", false, fmt.Errorf("key: it is a %s, but must be a string or null", v.Kind())
+	case v.Text() == "" || len(v.Text()) > MaxKey:
+		return "", false, fmt.Errorf("key: it has %d bytes, but must have 1 to %d", len(v.Text()), MaxKey)
+	}
+	return v.Text(), true, nil
+}
+
+// Violation is a guard that does not hold.
+type Violation struct {
+	Guard         int // its place among those of the event's type, followed by those of "*"
+	Rule, Message string
+}
+
+// Step folds one event into a row. state is the row's canonical JSON, nil if
+// there is none yet; next is what it becomes. changed is false, and next is
+// state, if the definition has no "when" for the event. With guards they are
+// evaluated first; the first that does not hold is v, and nothing is folded.
+// The error is a fold failure: text for people, the same on every node.
+func (p *Projection) Step(state []byte, in *Input, guards bool) (next []byte, changed bool, v *Violation, err error) {
+	r := p.rulesOf(in.event.Type)
+	if r.when == nil && (!guards || len(r.guards) == 0) {
+		return state, false, nil, nil
+	}
+	before := p.init
+	if state != nil {
+		if before, err = expr.Parse(state); err != nil {
+			return nil, false, nil, fmt.Errorf("the row: %w", err)
+		}
+	}
+	if guards {
+		if v, err := violated(r.guards, in, before); v != nil || err != nil {
+			return nil, false, v, err
+		}
+	}
+	if r.when == nil {
+		return state, false, nil, nil
+	}
+	patch, err := in.run(r.when, before)
+	if err != nil {
+		return nil, false, nil, err
+	}
+	next, err = patched(before, patch, MaxState)
+	if err != nil {
+		return nil, false, nil, fmt.Errorf("%s: %w", r.when.path, err)
+	}
+	return next, true, nil, nil
+}
+
+func violated(guards []guard, in *Input, state expr.Value) (*Violation, error) {
+	for i, g := range guards {
+		v, err := in.run(g.holds, state)
+		if err != nil {
+			return nil, err
+		}
+		if v.Kind() != expr.Bool {
+			return nil, fmt.Errorf("%s: it is a %s, but must be true or false", g.holds.path, v.Kind())
+		}
+		if !v.Truth() {
+			message := g.Message
+			if message == "" {
+				message = "this does not hold: " + g.Rule
+			}
+			return &Violation{i, g.Rule, message}, nil
+		}
+	}
+	return nil, nil
+}
+
+// patched merges a patch into a row; null changes nothing.
+func patched(state, patch expr.Value, limit int) ([]byte, error) {
+	switch patch.Kind() {
+	case expr.Null:
+	case expr.Map:
+		var err error
+		if state, err = expr.Merge(state, patch); err != nil {
+			return nil, err
+		}
+	default:
+		return nil, fmt.Errorf("it is a %s, but must be a map (a merge patch) or null", patch.Kind())
+	}
+	b, err := state.AppendJSON(make([]byte, 0, 256), limit)
+	if err != nil {
+		return nil, fmt.Errorf("the row: %w", err)
+	}
+	return b, nil
+}
+
+// maxMerged is how large the state of a stream without a definition may become.
+const maxMerged = 1 << 20
+
+var errNoObject = errors.New("the state is not a JSON object")
+
+// MergeState merges the data of an event into a state (nil = none yet) by JSON
+// Merge Patch (RFC 7396), as canonical JSON of up to 1 MiB. Data that is not an
+// object leaves the state as it is: an event without data is no reason to
+// forget those before.
+func MergeState(state, data []byte) ([]byte, error) {
+	before := expr.MapOf(nil, nil)
+	if state != nil {
+		var err error
+		if before, err = expr.Parse(state); err != nil {
+			return nil, err
+		}
+		if before.Kind() != expr.Map {
+			return nil, errNoObject
+		}
+	}
+	patch, err := expr.Parse(data)
+	if err != nil {
+		return nil, err
+	}
+	if patch.Kind() != expr.Map {
+		patch = expr.Value{}
+	}
+	return patched(before, patch, maxMerged)
+}
