@@ -212,7 +212,7 @@ func (m *memMachine) ClusterVersion() uint32 {
 	if m.LogID() == "" {
 		return 0
 	}
-	return event.ClusterVersionFirst
+	return event.ClusterVersionNewest
 }
 
 func (m *memMachine) Removed(id string) bool {

@@ -185,7 +185,7 @@ func (s *memberSM) Applied() (uint64, uint64) {
 	defer s.mu.Unlock()
 	return s.index, s.position
 }
-func (s *memberSM) WaitIndex(context.Context, uint64) error { return nil }
+func (s *memberSM) WaitIndex(context.Context, uint64) error     { return nil }
 func (s *memberSM) Check(*event.Append) (*event.Outcome, error) { return nil, nil }
 
 func (s *memberSM) Precheck(*event.Append) (uint64, *event.Outcome, error) {
@@ -385,7 +385,7 @@ func (n *member) birth(ctx context.Context) error {
 	if n.state.LogID() != "" {
 		return nil
 	}
-	c, err := event.SystemCommand(event.StreamLog, event.TypeLogCreated, event.LogCreated{LogID: event.NewID(), ClusterVersion: 1})
+	c, err := event.SystemCommand(event.StreamLog, event.TypeLogCreated, event.LogCreated{LogID: event.NewID(), ClusterVersion: newestClusterVersion})
 	if err != nil {
 		return err
 	}
