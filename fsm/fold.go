@@ -162,6 +162,7 @@ func (f *folder) save() error {
 		return err
 	}
 	sp := index.Savepoint{Index: f.state.index, Position: f.state.position, Extra: f.state.encode()}
+	allowMerges(f.index, &f.state)
 	f.index.Freeze()
 	f.saving = make(chan error, 1)
 	go func() { f.saving <- f.index.Commit(sp) }() // joined by settle

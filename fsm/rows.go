@@ -91,7 +91,7 @@ func (r *rowReader) read(prefix, from string, limit int) ([]RowState, uint64, er
 // travel takes a row back to a moment.
 func (r *rowReader) travel(s *RowState, at asOf) error {
 	var err error
-	s.Final = at.final
+	s.Final, s.AsOf = at.final, min(s.AsOf, at.position)
 	s.Row, s.Replayed, err = r.before(s.Key, s.Row, at.position)
 	return err
 }
@@ -172,7 +172,7 @@ func (m *Machine) Rows(ctx context.Context, name string, q RowsQuery, least uint
 		if err != nil {
 			return RowsPage{}, err
 		}
-		page.AsOf = position
+		page.AsOf = min(position, moment.position)
 		for _, s := range rows {
 			if err := r.travel(&s, moment); err != nil {
 				return RowsPage{}, err
@@ -273,7 +273,7 @@ func (m *Machine) StreamState(ctx context.Context, stream string, at Moment, lea
 	if err != nil {
 		return StreamState{}, err
 	}
-	s := StreamState{State: []byte("{}"), Final: moment.final, AsOf: v.position}
+	s := StreamState{State: []byte("{}"), Final: moment.final, AsOf: min(v.position, moment.position)}
 	before := uint64(math.MaxUint64)
 	if moment.position < math.MaxUint64 {
 		before = moment.position + 1

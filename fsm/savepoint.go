@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"cairn/event"
 	"cairn/index"
 	"cairn/snapshot"
 )
@@ -114,10 +115,19 @@ func (s *savepointer) freeze(wantManifest bool) *frozen {
 		savepoint: index.Savepoint{Index: st.index, Position: st.position, Extra: st.encode()},
 	}
 	f.gen.acquire()
+	allowMerges(f.gen.index, st)
 	f.gen.index.Freeze()
 	s.current = f
 	s.jobs <- f
 	return f
+}
+
+// allowMerges lets the index write what programs of the first cluster version
+// can't read. They refuse a state of a later one before they look at it.
+func allowMerges(x *index.Index, s *state) {
+	if s.version >= event.ClusterVersionProjections {
+		x.AllowMerges()
+	}
 }
 
 // last takes a savepoint of all that was applied, when nothing more will be.

@@ -202,7 +202,11 @@ func placeOf(i int) string {
 func violationProblem(v *event.Violation) *problem {
 	p := problemf(SchemaViolation, "%s is not what schema %d of %q asks for", placeOf(v.Event), v.Schema, v.Type)
 	if len(v.Errors) > 0 {
-		p.detail += ": " + v.Errors[0].Path + ": " + v.Errors[0].Message
+		if first := v.Errors[0]; first.Path != "" {
+			p.detail += ": " + first.Path + ": " + first.Message
+		} else { // the whole of the data
+			p.detail += ": " + first.Message
+		}
 	}
 	p.number("event", uint64(v.Event)).text("event_type", v.Type).number("schema", uint64(v.Schema))
 	p.extra = append(p.extra, `,"errors":[`...)

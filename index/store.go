@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -25,6 +26,9 @@ const (
 	openFiles  = 500
 	syncBytes  = 512 << 10 // written back in such pieces, so that the last fsync is short
 	filterBits = 10
+	// retryPause slows Pebble down, which tries a flush that failed again at once,
+	// for as long as the process lives on.
+	retryPause = 20 * time.Millisecond
 )
 
 // store is the Pebble database and what is known of its health.
@@ -107,7 +111,7 @@ func (s *store) open(opts *Options, memTable uint64) error {
 			BackgroundError: func(err error) {
 				if !errors.Is(err, pebble.ErrCancelledCompaction) {
 					s.fail(fmt.Errorf("pebble: background: %w", err))
-					park() // else Pebble tries a flush again at once, for ever
+					time.Sleep(retryPause)
 				}
 			},
 			DataCorruption:  func(info pebble.DataCorruptionInfo) { s.fail(fmt.Errorf("pebble: %s", info)) },

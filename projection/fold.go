@@ -13,8 +13,8 @@ import (
 type Input struct {
 	event      *event.Event
 	value      expr.Value
-	members    []expr.Value // of value, by eventNames
-	data, meta bool         // whether they are among members
+	members    [12]expr.Value // of value, by eventNames
+	data, meta bool           // whether they are among members
 	dataErr    error
 	metaErr    error
 }
@@ -34,17 +34,24 @@ const (
 // NewInput prepares an event for Key and Step. The event must not change
 // meanwhile; one goroutine may use the Input.
 func NewInput(e *event.Event) *Input {
-	tags := make([]expr.Value, len(e.Tags))
-	for i, tag := range e.Tags {
-		tags[i] = expr.TextOf(tag)
+	tags := noTags
+	if len(e.Tags) > 0 {
+		list := make([]expr.Value, len(e.Tags))
+		for i, tag := range e.Tags {
+			list[i] = expr.TextOf(tag)
+		}
+		tags = expr.ListOf(list...)
 	}
-	members := []expr.Value{
+	in := &Input{event: e, members: [12]expr.Value{
 		expr.TextOf(e.CausationID), expr.TextOf(e.Compensates), expr.TextOf(e.CorrelationID), {}, expr.TextOf(e.ID), {},
-		expr.NumberOf(float64(e.Position)), expr.TextOf(e.Stream), expr.ListOf(tags...), expr.TimeOf(e.Time),
+		expr.NumberOf(float64(e.Position)), expr.TextOf(e.Stream), tags, expr.TimeOf(e.Time),
 		expr.TextOf(e.Type), expr.NumberOf(float64(e.Version)),
-	}
-	return &Input{event: e, members: members, value: expr.MapOf(eventNames, members)}
+	}}
+	in.value = expr.MapOf(eventNames, in.members[:])
+	return in
 }
+
+var noTags = expr.ListOf()
 
 // run evaluates a program over the event and, where it is given, a row.
 func (in *Input) run(p *program, state ...expr.Value) (expr.Value, error) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"testing"
 
 	"cairn/event"
+	"cairn/projection"
 )
 
 const definitionYAML = `# Accounts and what may be withdrawn.
@@ -66,6 +68,27 @@ func TestProjection_Apply(t *testing.T) {
 	f.ok(t, ` {"name":"c",	"key":"a && b"} {"name":"d"}`, "projection", "apply", "--no-wait", "-f", "-")
 	if c, d := f.projections.defined["c"], f.projections.defined["d"]; c != `{"name":"c",	"key":"a && b"}` || d != `{"name":"d"}` {
 		t.Errorf("got %s, %s", c, d)
+	}
+}
+
+// The definition of the documentation is one.
+func TestProjection_Docs(t *testing.T) {
+	text, err := os.ReadFile("../../docs/projections.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ = bytes.Cut(text, []byte("```yaml\n"))
+	text, _, found := bytes.Cut(text, []byte("```"))
+	documents, err := splitDocuments(text)
+	if !found || err != nil || len(documents) != 1 {
+		t.Fatalf("got %d documents, %v", len(documents), err)
+	}
+	d, err := projection.ParseDefinition("account", documents[0])
+	if err == nil {
+		_, err = projection.Compile(d)
+	}
+	if err != nil || !d.Guarding() {
+		t.Errorf("got %+v, %v", d, err)
 	}
 }
 

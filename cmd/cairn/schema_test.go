@@ -156,7 +156,7 @@ func TestSchema_PutListGet(t *testing.T) {
 		code int
 		want string
 	}{
-		{"a taken number", []string{"put", "ItemAdded", "1", "-f", file[1]}, 1, "the next number is 4"},
+		{"a taken number", []string{"put", "ItemAdded", "1", "-f", file[1]}, 1, "was renamed to ItemPut by its schema 3, its last"},
 		{"a bad upcast", []string{"put", "T", "1", "-f", files(t, `{"schema":{},"upcast":"data.\n a b","examples":[{"old":1,"new":1}]}`)[0]}, 1, "upcast, line 2, column"},
 		{"two documents", []string{"put", "T", "1", "-f", files(t, "{}\n{}")[0]}, 1, "must hold one schema, not 2 documents"},
 		{"no file", []string{"put", "T", "1"}, 2, "--file"},

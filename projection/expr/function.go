@@ -20,9 +20,10 @@ type function struct {
 }
 
 // free are called as name(…), methods as x.name(…).
-var free, methods = map[string]*function{}, map[string]*function{}
+var free, methods = functions()
 
-func init() {
+func functions() (free, methods map[string]*function) {
+	free, methods = map[string]*function{}, map[string]*function{}
 	number, text, list := setOf(Number), setOf(String), setOf(List)
 	size := &function{in: []kinds{setOf(String, List, Map)}, out: number, run: sizeOf}
 	free["size"], methods["size"] = size, size
@@ -45,9 +46,10 @@ func init() {
 	free["optional.none"] = &function{out: setOf(Optional), run: func(*frame, []Value) (Value, error) { return none, nil }}
 	methods["hasValue"] = &function{in: []kinds{setOf(Optional)}, out: setOf(Bool), run: func(_ *frame, a []Value) (Value, error) { return BoolOf(a[0].Len() == 1), nil }}
 	methods["value"] = &function{in: []kinds{setOf(Optional)}, out: anything, run: unwrap}
-	addTextFunctions(text, number, list)
-	addTimeFunctions(text, number)
-	addListFunctions(list, number)
+	addTextFunctions(methods, text, number, list)
+	addTimeFunctions(methods, text, number)
+	addListFunctions(methods, list, number)
+	return free, methods
 }
 
 // call compiles a call: an operator, a macro or a function.

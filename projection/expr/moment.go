@@ -65,7 +65,7 @@ func toDuration(_ *frame, a []Value) (Value, error) {
 
 // addTimeFunctions declares the parts of a timestamp, in UTC or at an offset
 // such as '+02:00', and of a duration.
-func addTimeFunctions(text, number kinds) {
+func addTimeFunctions(methods map[string]*function, text, number kinds) {
 	parts := map[string]func(time.Time) int{
 		"getFullYear":     time.Time.Year,
 		"getMonth":        func(t time.Time) int { return int(t.Month()) - 1 },

@@ -103,7 +103,7 @@ func parse(source string) (*ast.AST, error) {
 		parser.EnableOptionalSyntax(true),
 		parser.EnableIdentEscapeSyntax(true),
 		parser.ExpressionSizeCodePointLimit(MaxSource),
-		parser.MaxRecursionDepth(100),
+		parser.MaxRecursionDepth(250),
 		parser.ErrorReportingLimit(1),
 	)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 )
 
 // addListFunctions declares what CEL's lists extension has of use for state.
-func addListFunctions(list, number kinds) {
+func addListFunctions(methods map[string]*function, list, number kinds) {
 	methods["sum"] = &function{in: []kinds{list}, out: number, run: sum}
 	methods["sort"] = &function{in: []kinds{list}, out: list, run: sorted}
 	methods["distinct"] = &function{in: []kinds{list}, out: list, run: distinct}

@@ -8,7 +8,7 @@ import (
 
 // addTextFunctions declares what CEL's strings extension has, but for what
 // depends on a locale or on tables of Unicode. Places count code points.
-func addTextFunctions(text, number, list kinds) {
+func addTextFunctions(methods map[string]*function, text, number, list kinds) {
 	declare := func(name string, optional int, out kinds, run func(f *frame, a []Value) (Value, error), more ...kinds) {
 		methods[name] = &function{in: append([]kinds{text}, more...), optional: optional, out: out, run: func(f *frame, a []Value) (Value, error) {
 			size := 0

@@ -127,7 +127,7 @@ func (v Value) ns() int64 { return int64(v.bits) }
 // find returns the place of a name, or -1. Most maps are so small that looking
 // at each name is quicker than halving.
 func (n *node) find(name string) int {
-	if len(n.names) <= 8 {
+	if len(n.names) <= 12 {
 		for i := range n.names {
 			if n.names[i] == name {
 				return i

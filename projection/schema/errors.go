@@ -41,11 +41,11 @@ type NumberError struct {
 
 func (e *NumberError) Error() string {
 	switch {
+	case e.Renamed != "":
+		return fmt.Sprintf("type %s was renamed to %s by its schema %d, its last: register schemas of %s", e.Type, e.Renamed, e.Newest, e.Renamed)
 	case e.Number <= e.Newest:
 		return fmt.Sprintf("schema %d of type %s is registered with another content, and what is registered never changes: the next number is %d",
 			e.Number, e.Type, e.Newest+1)
-	case e.Renamed != "":
-		return fmt.Sprintf("type %s was renamed to %s by its schema %d: register schemas of %s", e.Type, e.Renamed, e.Newest, e.Renamed)
 	}
 	return fmt.Sprintf("the next schema of type %s is number %d, not %d", e.Type, e.Newest+1, e.Number)
 }

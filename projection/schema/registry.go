@@ -56,9 +56,10 @@ func (g *Registry) With(r *Registration) (*Registry, error) {
 		}
 		fallthrough
 	case r.Number != c.newest()+1:
-		return nil, &NumberError{Type: r.Type, Number: r.Number, Newest: c.newest()}
+		fallthrough
 	case c != nil && c.renamed != "":
-		return nil, &NumberError{Type: r.Type, Number: r.Number, Newest: c.newest(), Renamed: c.renamed}
+		renamed, _ := g.Renamed(r.Type)
+		return nil, &NumberError{Type: r.Type, Number: r.Number, Newest: c.newest(), Renamed: renamed}
 	}
 	if err := r.checkForm(); err != nil {
 		return nil, err
