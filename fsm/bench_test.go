@@ -38,3 +38,31 @@ func BenchmarkApply(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkGuard is what a guarding projection adds to the applying of an event.
+func BenchmarkGuard(b *testing.B) {
+	for _, guarded := range []bool{false, true} {
+		b.Run(fmt.Sprintf("guarded=%v", guarded), func(b *testing.B) {
+			m := openMachine(b, vfs.NewMem(), nil)
+			defer m.Close()
+			l := newLedger(b)
+			outcomes(b, m, l.logs)
+			if guarded {
+				define(b, l, m, "account", accountDefinition)
+			}
+			var entries []*raft.Log
+			for range (b.N + 99) / 100 {
+				var commands []event.Command
+				for i := range 100 {
+					typ := []string{"Deposited", "Withdrawn"}[i%2]
+					commands = append(commands, appended(amount(fmt.Sprintf("a-%d", (i/2)%1000), typ, "5")))
+				}
+				entries = append(entries, l.add(commands...))
+			}
+			b.ResetTimer()
+			for _, e := range entries {
+				outcomes(b, m, []*raft.Log{e})
+			}
+		})
+	}
+}

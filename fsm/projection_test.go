@@ -187,6 +187,42 @@ func TestProjection_RowStopsAndTheRestGoesOn(t *testing.T) {
 	}
 }
 
+// Of a long row the state is kept now and then: to read it as of a moment takes
+// a bounded number of events.
+func TestRow_AsOf_ReplaysFewEvents(t *testing.T) {
+	m := openMachine(t, vfs.NewMem(), func(o *Options) { o.SavepointEvents = 700 })
+	defer m.Close()
+	l := newLedger(t)
+	outcomes(t, m, l.logs)
+	define(t, l, m, "total", totalDefinition)
+	define(t, l, m, "account", accountDefinition)
+	const deposits = 2000
+	for range deposits / 10 {
+		var a event.Append
+		for range 10 {
+			a.Events = append(a.Events, amount("a-1", "Deposited", "1").Events...)
+		}
+		outcomes(t, m, []*raft.Log{l.add(appended(a))})
+	}
+	_, position := m.Applied()
+	for _, n := range []uint64{1, 255, 256, 257, 1024, 1999, 2000} {
+		for name, key := range map[string]string{"total": "Deposited", "account": "a-1"} {
+			at := Moment{Position: position - deposits + n}
+			s, err := m.Row(context.Background(), name, key, at, position)
+			if err != nil || s.Row.Events != n || s.Row.Last != at.Position || s.Replayed >= 2*keepEvents || !s.Final || s.AsOf != at.Position {
+				t.Errorf("%s after %d deposits: %+v, %v", name, n, s, err)
+			}
+			if want := fmt.Sprintf(`"sum":%d}`, n); name == "total" && !strings.HasSuffix(string(s.Row.State), want) {
+				t.Errorf("after %d deposits: %s", n, s.Row.State)
+			}
+		}
+	}
+	page, err := m.History(context.Background(), "total", "Deposited", position-5, 3, 1<<20, position)
+	if err != nil || len(page.Entries) != 3 || !page.More || page.Entries[0].Position != position-4 || string(page.Entries[2].State) != `{"last":1,"n":1998,"sum":1998}` {
+		t.Errorf("history %+v, %v", page, err)
+	}
+}
+
 // Every interleaving of appends, definitions, savepoints, restarts and installs
 // gives the rows of a plain fold over the log, on every machine, now and as of
 // every position.
@@ -227,7 +263,9 @@ func anyStep(t *rapid.T, l *ledger, m *Machine) {
 		outcomes(t, m, []*raft.Log{l.add(c)})
 	case 2, 3:
 		if _, g := m.Catalog().Find(name); g != nil {
-			outcomes(t, m, []*raft.Log{l.add(enforced(t, m, name), appended(amount("a-1", "Deposited", "5")))})
+			// In one entry with appends before and after it.
+			deposit := amount("a-1", "Deposited", "5")
+			outcomes(t, m, []*raft.Log{l.add(appended(deposit), enforced(t, m, name), appended(deposit))})
 		}
 	default:
 		var commands []event.Command
@@ -256,13 +294,7 @@ func followDrawn(t *rapid.T, l *ledger) *Machine {
 		outcomes(t, m, l.logs[i:min(i+n, len(l.logs))])
 		i += n
 		if rapid.IntRange(0, 2).Draw(t, "restart") == 0 {
-			if rapid.Bool().Draw(t, "crash") {
-				crashed := fs.CrashClone(vfs.CrashCloneCfg{})
-				_ = m.Close()
-				fs = crashed
-			} else if err := m.Close(); err != nil {
-				t.Fatalf("close: %v", err)
-			}
+			fs = stop(t, fs, m)
 			m = openMachine(t, fs, small)
 			durable, _ := m.Durable()
 			i = slices.IndexFunc(l.logs, func(e *raft.Log) bool { return e.Index > durable })
@@ -273,6 +305,32 @@ func followDrawn(t *rapid.T, l *ledger) *Machine {
 	}
 	return m
 }
+
+// stop ends a machine in one of the ways it may end, and returns the file system
+// to open it from again.
+func stop(t *rapid.T, fs *vfs.MemFS, m *Machine) *vfs.MemFS {
+	how := rapid.SampledFrom([]string{"close", "crash", "rebuild"}).Draw(t, "how")
+	if how == "crash" {
+		crashed := fs.CrashClone(vfs.CrashCloneCfg{})
+		_ = m.Close()
+		return crashed
+	}
+	if err := m.Close(); err != nil {
+		t.Fatalf("close: %v", err)
+	}
+	if index, position := m.Durable(); how == "rebuild" && position > 0 {
+		if err := fs.RemoveAll(stateOfFirst); err != nil {
+			t.Fatalf("%v", err)
+		}
+		if _, err := foldInto(fs, stateOfFirst, index, position); err != nil {
+			t.Fatalf("rebuild: %v", err)
+		}
+	}
+	return fs
+}
+
+// stateOfFirst is where the first data generation has its state.
+const stateOfFirst = "logs/main/gen-000001/state"
 
 // plainRow is a row as a plain fold has it.
 type plainRow struct {

@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -59,13 +60,7 @@ func (x *Index) write(gen *generation, frozen *overlay, sp *Savepoint) error {
 		size += frozen.bytes / 5 * 2 // what it comes to, about, where terms are mostly new
 	}
 	c := committer{index: x, gen: gen, batch: x.store.db.NewBatchWithSize(int(size)), merges: x.merges.Load()}
-	if frozen != nil {
-		if err := c.overlay(frozen); err != nil {
-			return errors.Join(err, c.batch.Close())
-		}
-	}
-	c.value = sp.encode(c.value[:0])
-	if err := c.set([]byte{prefixSavepoint}, c.value); err != nil {
+	if err := c.fill(frozen, sp); err != nil {
 		return errors.Join(err, c.batch.Close())
 	}
 	x.counts.commitBytes.Add(uint64(c.batch.Len()))
@@ -81,7 +76,8 @@ func (x *Index) write(gen *generation, frozen *overlay, sp *Savepoint) error {
 type committer struct {
 	index  *Index
 	gen    *generation
-	batch  *pebble.Batch
+	batch  *pebble.Batch // of all but the blocks, until the end
+	blocks []Pair        // of the store
 	heads  *pebble.Iterator
 	merges bool // MERGE records are allowed
 
@@ -93,43 +89,103 @@ type committer struct {
 // does is in no hurry, and an append that waits is.
 const yieldEvery = 64
 
-// overlay writes terms in the order of their keys, so that the heads are read
+// fill writes the batch in the order of keys: Pebble sorts a large one, and one
+// that is sorted already costs it little.
+func (c *committer) fill(o *overlay, sp *Savepoint) error {
+	if o == nil {
+		return c.savepoint(sp)
+	}
+	ids := sortedKeys(o.ids)
+	uuids, _ := slices.BinarySearch(ids, string(rune(prefixUUID)))
+	for _, write := range []func() error{
+		func() error { return c.terms(o) }, // 'b' are put before these in the end
+		func() error { return c.ids(o, ids[:uuids]) },
+		func() error { return c.rows(o) },
+		func() error { return c.savepoint(sp) },
+		func() error { return c.ids(o, ids[uuids:]) },
+		func() error { return c.extra(o) },
+		c.prependBlocks,
+	} {
+		if err := write(); err != nil {
+			return err
+		}
+	}
+	c.index.counts.terms.Add(uint64(len(o.terms)))
+	return nil
+}
+
+// terms writes terms in the order of their keys, so that the heads are read
 // in that order too.
-func (c *committer) overlay(o *overlay) (err error) {
+func (c *committer) terms(o *overlay) (err error) {
 	c.heads, err = c.gen.snap.NewIter(&pebble.IterOptions{UseL6Filters: true})
 	if err != nil {
 		return fmt.Errorf("read heads: %w", err)
 	}
 	defer func() { err = errors.Join(err, c.heads.Close()) }()
-	for i, term := range sortedKeys(o.terms) {
+	for i, ent := range slices.SortedFunc(maps.Values(o.terms), compareNames) {
 		if i%yieldEvery == 0 {
 			runtime.Gosched()
 		}
-		if err := c.term(o.base, o.terms[term]); err != nil {
-			return fmt.Errorf("term %q: %w", term, err)
+		if err := c.term(o.base, ent); err != nil {
+			return fmt.Errorf("term %q: %w", ent.term, err)
 		}
 	}
-	for _, key := range sortedKeys(o.ids) {
+	return nil
+}
+
+func (c *committer) ids(o *overlay, keys []string) error {
+	for _, key := range keys {
 		c.key = append(c.key[:0], key...)
 		c.value = appendID(c.value[:0], o.base+uint64(o.ids[key]))
 		if err := c.set(c.key, c.value); err != nil {
 			return err
 		}
 	}
-	for _, key := range sortedKeys(o.extra) {
-		c.key = extraKey(c.key[:0], []byte(key))
-		if err := c.set(c.key, o.extra[key]); err != nil {
-			return err
-		}
-	}
+	return nil
+}
+
+func (c *committer) rows(o *overlay) error {
 	for _, key := range sortedKeys(o.rows) {
 		c.key = append(append(c.key[:0], prefixRow), key...)
 		if err := setOrDelete(c.batch, c.key, o.rows[key].value); err != nil {
 			return fmt.Errorf("batch: %w", err)
 		}
 	}
-	c.index.counts.terms.Add(uint64(len(o.terms)))
 	return nil
+}
+
+func (c *committer) savepoint(sp *Savepoint) error {
+	c.value = sp.encode(c.value[:0])
+	return c.set([]byte{prefixSavepoint}, c.value)
+}
+
+func (c *committer) extra(o *overlay) error {
+	for _, key := range sortedKeys(o.extra) {
+		c.key = extraKey(c.key[:0], []byte(key))
+		if err := c.set(c.key, o.extra[key]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prependBlocks puts the blocks before all else.
+func (c *committer) prependBlocks() error {
+	if len(c.blocks) == 0 {
+		return nil
+	}
+	slices.SortFunc(c.blocks, func(a, b Pair) int { return bytes.Compare(a.Key, b.Key) })
+	rest := c.batch
+	c.batch = c.index.store.db.NewBatchWithSize(rest.Len() * 5 / 4)
+	for _, b := range c.blocks {
+		if err := c.set(b.Key, b.Value); err != nil {
+			return errors.Join(err, rest.Close())
+		}
+	}
+	if err := c.batch.Apply(rest, nil); err != nil {
+		return fmt.Errorf("batch: %w", errors.Join(err, rest.Close()))
+	}
+	return rest.Close()
 }
 
 func sortedKeys[V any](m map[string]V) []string {
@@ -164,7 +220,7 @@ func (c *committer) term(base uint64, ent *entry) error {
 	}
 	h.count += 1 + uint64(len(ent.rest))
 	h.tail = c.postings
-	for uint64(len(h.tail)) >= c.index.limits.spill {
+	for uint64(len(h.tail)) >= c.index.limits.spill { // again only if the block is full now
 		if err := c.spill(&h, ent.term); err != nil {
 			return err
 		}
@@ -228,8 +284,8 @@ func (c *committer) spill(h *head, term string) error {
 	h.block.count, h.block.last = uint64(len(block)), block[len(block)-1]
 	c.block = block
 	c.index.counts.blocks.Add(1)
-	c.value = appendBlock(c.value[:0], h.block.ordinal, block)
-	return c.set(c.key, c.value)
+	c.blocks = append(c.blocks, Pair{bytes.Clone(c.key), appendBlock(nil, h.block.ordinal, block)})
+	return nil
 }
 
 func (c *committer) set(key, value []byte) error {

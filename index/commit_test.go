@@ -1,6 +1,7 @@
 package index
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -57,6 +58,46 @@ func mustPanic(t *testing.T, what string, f func()) {
 		}
 	}()
 	f()
+}
+
+// Pebble sorts a large batch that is not in order.
+func TestCommit_BatchIsInOrder(t *testing.T) {
+	rng := rand.New(rand.NewPCG(6, 6))
+	m := newModel()
+	for range 300 {
+		m.add(rng)
+	}
+	x := build(t, smallLimits, m.events[:200], 1)
+	x.AllowMerges()
+	x.AddAppend(m.events[200:], []Pair{{[]byte("row"), []byte("v")}, {[]byte("a row"), nil}})
+	x.Put([]byte("key"), []byte("value"))
+	x.Put([]byte("a key"), []byte("value"))
+	c := committer{index: x, gen: x.gen, batch: x.store.db.NewBatch(), merges: true}
+	if err := c.fill(x.active, &Savepoint{Index: 1, Position: 300}); err != nil {
+		t.Fatal(err)
+	}
+	defer c.batch.Close()
+	var before []byte
+	sorts := map[byte]int{}
+	for r := c.batch.Reader(); ; {
+		_, key, _, ok, err := r.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok {
+			break
+		}
+		if bytes.Compare(before, key) >= 0 {
+			t.Errorf("%q comes after %q", key, before)
+		}
+		before = key
+		sorts[key[0]]++
+	}
+	for _, sort := range []byte("bhipsux") {
+		if sorts[sort] == 0 {
+			t.Errorf("there is no record %q", sort)
+		}
+	}
 }
 
 // A stream whose versions don't go on where the store ends would corrupt it for

@@ -1,7 +1,6 @@
 package index
 
 import (
-	"bytes"
 	"io"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -21,69 +20,75 @@ import (
 // under another they could not be opened. They have no MERGE record.
 var headMerger = &pebble.Merger{Name: pebble.DefaultMerger.Name, Merge: newHeadMerge}
 
-// headMerge collects the records of one head. One goroutine uses it.
+// headMerge collects the records of one head. One goroutine uses it. Compactions
+// make one for each MERGE record they meet, most of them with nothing to merge.
 type headMerge struct {
-	key  []byte
-	buf  []byte // the records, in the order they came in
-	ends []int  // of each in buf
+	buf  []byte // the key, then the records in the order they came in
+	ends []int  // of the key and of each record
+	few  [6]int // where ends begins
 	// newestLast says in which order they came in.
 	newestLast bool
 }
 
 func newHeadMerge(key, value []byte) (pebble.ValueMerger, error) {
-	m := &headMerge{key: bytes.Clone(key)}
-	return m, m.take(value)
+	m := &headMerge{buf: make([]byte, 0, len(key)+2*len(value)+16)}
+	m.ends = m.few[:0]
+	m.take(key)
+	m.take(value)
+	return m, nil
 }
 
-func (m *headMerge) take(value []byte) error {
-	m.buf = append(m.buf, value...)
+func (m *headMerge) take(b []byte) {
+	m.buf = append(m.buf, b...)
 	m.ends = append(m.ends, len(m.buf))
-	return nil
 }
 
 // MergeNewer takes a record that is newer than all before.
 func (m *headMerge) MergeNewer(value []byte) error {
 	m.newestLast = true
-	return m.take(value)
+	m.take(value)
+	return nil
 }
 
 // MergeOlder takes a record that is older than all before.
-func (m *headMerge) MergeOlder(value []byte) error { return m.take(value) }
+func (m *headMerge) MergeOlder(value []byte) error {
+	m.take(value)
+	return nil
+}
 
 // Finish returns the records as one. Where they don't go on from each other that
 // is a CorruptError: it ends the reading, or the compaction and with it the store.
 func (m *headMerge) Finish(bool) ([]byte, io.Closer, error) {
-	if len(m.ends) == 1 {
-		return m.buf, nil, nil // checked by who decodes it
+	n := len(m.ends) - 1
+	if n == 1 {
+		return m.record(0), nil, nil // checked by who decodes it
 	}
+	key := m.buf[:m.ends[0]]
 	var all, h head
-	var scratch []uint64
-	for i := range m.ends {
-		at := i
-		if !m.newestLast {
-			at = len(m.ends) - 1 - i
-		}
-		start := 0
-		if at > 0 {
-			start = m.ends[at-1]
-		}
-		record := m.buf[start:m.ends[at]]
-		var err error
-		if i == 0 {
-			if all, err = decodeRecord(m.key, record, nil); err != nil {
-				return nil, nil, err
-			}
-			continue
-		}
-		if h, err = decodeRecord(m.key, record, scratch); err != nil {
+	var err error
+	var space, scratch [64]uint64 // enough for most
+	if all, err = decodeRecord(key, m.record(0), space[:0]); err != nil {
+		return nil, nil, err
+	}
+	h.tail = scratch[:0]
+	for age := 1; age < n; age++ {
+		if h, err = decodeRecord(key, m.record(age), h.tail); err != nil {
 			return nil, nil, err
 		}
-		scratch = h.tail
-		if reason := all.extend(&h, isStreamHead(m.key)); reason != "" {
-			return nil, nil, &CorruptError{Key: m.key, Reason: reason}
+		if reason := all.extend(&h, isStreamHead(key)); reason != "" {
+			return nil, nil, &CorruptError{Key: key, Reason: reason}
 		}
 	}
-	return all.encode(make([]byte, 0, len(m.buf)+8)), nil, nil
+	return all.encode(make([]byte, 0, len(m.buf)-len(key)+8)), nil, nil
+}
+
+// record returns a record by its age: 0 is the oldest.
+func (m *headMerge) record(age int) []byte {
+	i := age + 1
+	if !m.newestLast {
+		i = len(m.ends) - 1 - age
+	}
+	return m.buf[m.ends[i-1]:m.ends[i]]
 }
 
 // isStreamHead reports whether a key is that of a stream's head.

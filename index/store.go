@@ -22,10 +22,14 @@ const (
 	defaultCacheBytes = 128 << 20
 	// stopWrites × limits.memTable may wait to be flushed before Commit waits.
 	stopWrites = 4
-	blockBytes = 8 << 10
-	openFiles  = 500
-	syncBytes  = 512 << 10 // written back in such pieces, so that the last fsync is short
-	filterBits = 10
+	// l0Threshold is twice Pebble's own: with keys as spread as terms are, each
+	// compaction of the newest tables writes the whole level below anew. It makes
+	// look-ups look at up to two tables more, whose filters say no to most.
+	l0Threshold = 8
+	blockBytes  = 8 << 10
+	openFiles   = 500
+	syncBytes   = 512 << 10 // written back in such pieces, so that the last fsync is short
+	filterBits  = 10
 	// retryPause slows Pebble down, which tries a flush that failed again at once,
 	// for as long as the process lives on.
 	retryPause = 20 * time.Millisecond
@@ -103,6 +107,7 @@ func (s *store) open(opts *Options, memTable uint64) error {
 		ReadOnly:                    opts.ReadOnly,
 		MemTableSize:                memTable,
 		MemTableStopWritesThreshold: stopWrites,
+		L0CompactionThreshold:       l0Threshold,
 		MaxOpenFiles:                openFiles,
 		BytesPerSync:                syncBytes,
 		WALBytesPerSync:             syncBytes,

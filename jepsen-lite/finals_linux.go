@@ -22,7 +22,8 @@ import (
 )
 
 const (
-	followTime = 30 * time.Second // for followers to catch up when all is over
+	settleTime = 30 * time.Second // for projections to be built when all is over
+	followTime = 30 * time.Second // for followers to catch up
 	readTime   = 2 * time.Minute  // to read everything back from one node
 	stopTime   = 20 * time.Second // for a node to stop by itself
 )
@@ -30,20 +31,23 @@ const (
 // conclude reads everything back from every node, stops them, looks at their
 // files and completes the history. What a node can't do any more is a find.
 func (e *trial) conclude(ctx context.Context, length, healed time.Duration) (*history.History, error) {
-	position, err := e.lastPosition(ctx)
+	position, projections, err := e.settled(ctx)
 	if err != nil {
-		e.found(fmt.Errorf("nobody could say how long the log is after all was healed: %w", err))
+		e.found(fmt.Errorf("after all was healed: %w", err))
 	}
 	following, cancel := context.WithTimeout(ctx, followTime)
 	h := history.History{
 		Seed: e.seed, Command: e.command(), Length: length, Healed: healed, Workloads: e.workloads, Nemeses: append([]string{}, e.nemeses...),
-		NoOverdraft: slices.Contains(e.workloads, "transfer"), Followers: e.load.Finish(following, position),
+		NoOverdraft: slices.ContainsFunc(e.workloads, workload.Money), Followers: e.load.Finish(following, position),
 	}
 	cancel()
 	for _, n := range e.lab.Nodes() {
 		last := history.Node{Name: nodeName(n)}
 		if last.LogID, last.Events, err = e.readBack(ctx, n, position); err != nil {
 			e.found(fmt.Errorf("read everything back from %s: %w", nodeName(n), err))
+		}
+		if last.Tables, err = tables(ctx, n, projections, position); err != nil {
+			e.found(fmt.Errorf("read all rows back from %s: %w", nodeName(n), err))
 		}
 		h.Nodes = append(h.Nodes, last)
 	}
@@ -64,19 +68,49 @@ func (e *trial) conclude(ctx context.Context, length, healed time.Duration) (*hi
 	return e.recorder.Finish(h)
 }
 
-// lastPosition asks, linearizably, until somebody answers.
-func (e *trial) lastPosition(ctx context.Context) (position uint64, err error) {
+// settled waits until projections have come to rest and returns their names and
+// the last position then, of whoever answers, linearizably.
+func (e *trial) settled(ctx context.Context) (position uint64, projections []string, err error) {
 	var urls []string
 	for _, n := range e.lab.Nodes() {
 		urls = append(urls, n.URL())
 	}
 	c, err := client.New(client.Config{Nodes: urls, Fixed: true, RetryFor: 30 * time.Second})
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	defer c.Close()
+	waiting, cancel := context.WithTimeout(ctx, settleTime)
+	projections, unsettled := workload.Settled(waiting, c)
+	cancel()
 	position, _, err = c.Position(ctx)
-	return position, err
+	return position, projections, errors.Join(unsettled, err)
+}
+
+// tables reads all rows that one node has, from its own disk: as they are, and as
+// they were at a third and at two thirds of the log.
+func tables(ctx context.Context, n *lab.Node, projections []string, position uint64) ([]history.Table, error) {
+	if !n.Alive() {
+		return nil, nil // which the log says already
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	c, err := client.New(client.Config{Nodes: []string{n.URL()}, Fixed: true, AttemptTimeout: 20 * time.Second})
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	var all []history.Table
+	for _, name := range projections {
+		for _, past := range []uint64{0, position / 3, 2 * position / 3} {
+			t, err := workload.Table(ctx, c, name, position, past)
+			if err != nil {
+				return all, fmt.Errorf("projection %s: %w", name, err)
+			}
+			all = append(all, t)
+		}
+	}
+	return all, nil
 }
 
 // readBack returns all that one node has up to a position, from its own disk.
@@ -91,7 +125,7 @@ func (e *trial) readBack(ctx context.Context, n *lab.Node, position uint64) (log
 		return "", nil, err
 	}
 	defer c.Close()
-	page, err := c.Events(ctx, event.Filter{}, client.ReadOptions{Local: true, MinPosition: position, Limit: 1000})
+	page, err := c.Events(ctx, event.Filter{}, client.ReadOptions{Local: true, MinPosition: position, Limit: 1000, Raw: true})
 	for err == nil {
 		for i := range page.Events {
 			events = append(events, workload.Seen(&page.Events[i]))

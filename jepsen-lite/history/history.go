@@ -6,7 +6,10 @@
 // A Recorder may be used by any number of goroutines. A History is plain data.
 package history
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Outcome is what a client knows of its operation.
 type Outcome string
@@ -33,8 +36,11 @@ type Op struct {
 	Code     string        `json:"code,omitempty"`   // of a refusal: condition-failed, no-leader, …
 	Detail   string        `json:"detail,omitempty"` // for people
 
-	Append *Append `json:"append,omitempty"`
-	Read   *Read   `json:"read,omitempty"`
+	Append  *Append    `json:"append,omitempty"`
+	Read    *Read      `json:"read,omitempty"`
+	State   *StateRead `json:"state,omitempty"`
+	Define  *Define    `json:"define,omitempty"`
+	Refusal *Refusal   `json:"refusal,omitempty"`
 }
 
 // Append is an append and, if its outcome is OK, its answer. An append that is
@@ -66,6 +72,7 @@ type Read struct {
 	Limit       int    `json:"limit,omitempty"`  // 0 = none
 	Local       bool   `json:"local,omitempty"`  // consistency=local instead of linearizable
 	MinPosition uint64 `json:"min_position,omitempty"`
+	Raw         bool   `json:"raw,omitempty"` // events as they are stored, not in the form of their newest schema
 
 	Position uint64  `json:"position,omitempty"` // what the answer is as of
 	Version  uint64  `json:"version,omitempty"`  // of the stream, as of Position
@@ -83,7 +90,11 @@ type Event struct {
 	ID       string   `json:"id"`
 	Tags     []string `json:"tags,omitempty"`
 	Sum      string   `json:"sum,omitempty"`
-	Amount   int64    `json:"amount,omitempty"` // of the workload transfer: what the event adds to its stream
+	Amount   int64    `json:"amount,omitempty"` // what the event adds to its stream, where that is money
+	Schema   uint32   `json:"schema,omitempty"` // that its data is of; 0 = none
+	// Data is kept of the events of '$' streams and of the workloads with
+	// projections: the checkers fold them.
+	Data json.RawMessage `json:"data,omitempty"`
 }
 
 // Follower is one that ran through the whole run, reconnecting wherever its
@@ -132,6 +143,7 @@ type Node struct {
 	LogID    string    `json:"log_id"`
 	Events   []Event   `json:"-"` // its whole log, in order
 	Segments []Segment `json:"segments"`
+	Tables   []Table   `json:"tables,omitempty"` // of its projections
 	Panics   int       `json:"panics,omitempty"` // of request handlers, by its log
 	// Worked counts what the node did in the run: rolls, savepoints, snapshots,
 	// installs, index flushes, compactions, write stalls.
@@ -152,7 +164,7 @@ type History struct {
 	Command string        `json:"command"` // what to type to run it again
 	Length  time.Duration `json:"length"`  // of the part with faults
 	Healed  time.Duration `json:"healed"`  // when the last fault was healed
-	// NoOverdraft is a promise of the workload transfer: after an append no stream
+	// NoOverdraft is a promise of the workloads with money: after an append no stream
 	// that it touched has a negative sum of amounts.
 	NoOverdraft bool       `json:"no_overdraft,omitempty"`
 	Ops         []Op       `json:"-"`

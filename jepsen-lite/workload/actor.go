@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"cairn/client"
@@ -25,6 +27,7 @@ type actor struct {
 	made  int               // events, for their ids
 	known map[string]uint64 // versions that it last heard streams to have
 	open  *event.Append     // an append that it has no definite answer for
+	last  uint64            // position that its last append came to
 	// accounts is what it has added up, by stream.
 	accounts map[string]*statement
 }
@@ -74,6 +77,7 @@ func (a *actor) append(ctx context.Context, node int, what event.Append) (client
 	answer, err := a.of.clients[node].AppendMany(ctx, what)
 	op.End = a.of.opts.Recorder.Now()
 	op.Outcome, op.Code, op.Detail = outcome(err)
+	op.Refusal = refusal(err)
 	if err == nil {
 		sent.First, sent.Last, sent.Versions, sent.Duplicate = answer.First, answer.Last, answer.Versions, answer.Duplicate
 		for stream, version := range answer.Versions {
@@ -86,7 +90,7 @@ func (a *actor) append(ctx context.Context, node int, what event.Append) (client
 
 // read reads from a node and records what it saw. Stream "" is the whole log.
 func (a *actor) read(ctx context.Context, node int, what history.Read) (seen []history.Event, ok bool) {
-	c, o := a.of.clients[node], client.ReadOptions{Limit: what.Limit, Local: what.Local, MinPosition: what.MinPosition}
+	c, o := a.of.clients[node], client.ReadOptions{Limit: what.Limit, Local: what.Local, MinPosition: what.MinPosition, Raw: what.Raw}
 	op := history.Op{
 		Client: a.number, Workload: a.workload, Node: a.of.opts.Nodes[node].Name, Read: &what, Start: a.of.opts.Recorder.Now(),
 	}
@@ -145,12 +149,35 @@ func outcome(err error) (o history.Outcome, code, detail string) {
 	return o, code, err.Error()
 }
 
+// refusal is what an error says of why an append was refused, nil if it does not.
+func refusal(err error) *history.Refusal {
+	var p *client.Problem
+	if !errors.As(err, &p) {
+		return nil
+	}
+	switch p.Code {
+	case client.CodeGuardFailed, client.CodeFoldFailed, client.CodeSchemaViolation:
+		return &history.Refusal{Event: p.Event, Projection: p.Projection, Key: p.Key, Guard: p.Guard, State: p.StatePosition, Schema: p.Schema}
+	}
+	return nil
+}
+
 // Seen is an event as the history has it.
 func Seen(e *event.Event) history.Event {
-	return history.Event{
+	seen := history.Event{
 		Position: e.Position, Version: e.Version, Time: e.Time, Stream: e.Stream, Type: e.Type, ID: e.ID, Tags: e.Tags,
-		Sum: history.Sum(e.Data), Amount: amount(e.Data),
+		Sum: history.Sum(e.Data), Amount: amount(e.Data), Schema: e.Schema,
 	}
+	if folded(e.Stream) {
+		seen.Data = slices.Clone(e.Data)
+	}
+	return seen
+}
+
+// folded reports whether the checkers need the data of a stream's events.
+func folded(stream string) bool {
+	category, _, _ := strings.Cut(stream, "-")
+	return event.IsSystem(stream) || slices.Contains([]string{bankCategory, rowCategory, schemaCategory}, category)
 }
 
 // amount reads the amount out of the data that actor.event makes.

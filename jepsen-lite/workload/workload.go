@@ -55,6 +55,9 @@ func loads() []load {
 		{"readback", "what one node acknowledged is read at another with min_position", 3, 3, nil, (*actor).stepReadback},
 		{"big", "events and appends up to the limits", 1, 0.02, nil, (*actor).stepBig},
 		{"streams", "every append begins a new stream", 2, 3, nil, (*actor).stepStreams},
+		{"bank-guarded", "money moves blindly, and a guard keeps accounts from debt", 6, 6, (*actor).beginBank, (*actor).stepBank},
+		{"projection", "events fold into rows of five projections, one of which is replaced again and again", 4, 5, (*actor).beginRows, (*actor).stepRows},
+		{"schema-change-under-load", "a type gets four schemas with upcasts while events of it are appended, folded and read", 4, 4, (*actor).beginSchemas, (*actor).stepSchemas},
 	}
 }
 
@@ -70,13 +73,16 @@ func All() []string {
 	return append(names, follow)
 }
 
+// Money reports whether a workload promises that no account is overdrawn.
+func Money(name string) bool { return name == "transfer" || name == "bank-guarded" }
+
 // Describe returns a line of help for each workload.
 func Describe() string {
 	var text strings.Builder
 	for _, l := range loads() {
-		fmt.Fprintf(&text, "  %-9s %s\n", l.name, l.does)
+		fmt.Fprintf(&text, "  %-24s %s\n", l.name, l.does)
 	}
-	fmt.Fprintf(&text, "  %-9s %s\n", follow, "followers over SSE and NDJSON that reconnect to any node, again and again")
+	fmt.Fprintf(&text, "  %-24s %s\n", follow, "followers over SSE and NDJSON that reconnect to any node, again and again")
 	return text.String()
 }
 
@@ -153,8 +159,9 @@ func (r *Run) Finish(ctx context.Context, position uint64) []history.Follower {
 
 // group is what the clients of one workload share.
 type group struct {
-	mu    sync.Mutex
-	count int // under mu
+	mu     sync.Mutex
+	count  int    // under mu
+	newest uint32 // under mu; of the schemas of the workload's type, as far as its clients know
 }
 
 // next returns 1, 2, 3, …

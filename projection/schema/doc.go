@@ -37,7 +37,7 @@
 //     a "type" that the schema allows;
 //   - an example whose old data is not valid under the schema before, whose
 //     upcast is not its new data, or whose new data is not valid;
-//   - a new name that leads back to the type.
+//   - a new name that is gone: its type was renamed itself.
 //
 // The rest shows in the data: `cairn schema check` upcasts and validates all of
 // history.

@@ -13,22 +13,30 @@ import (
 
 var english = message.NewPrinter(language.English)
 
-// flatten returns the places that a validation found, at most maxViolations, in
-// the order of their paths. It walks over maps, so that what it finds comes in
-// any order.
+// flatten returns the places that a validation found, at most maxViolations: the
+// first in the order of their paths. It walks over maps, so that what it finds
+// comes in any order. There may be as many as there are values, so that only
+// those that may be among the first are put into words.
 func flatten(e *jsonschema.ValidationError) []ViolationError {
-	var found []ViolationError
+	first := make([]ViolationError, 0, maxViolations+1) // sorted
 	walkErrors(e, func(e *jsonschema.ValidationError) {
+		v := ViolationError{Path: pointer(e.InstanceLocation)}
+		if len(first) == maxViolations && v.Path > first[maxViolations-1].Path {
+			return
+		}
 		if k, ok := e.ErrorKind.(*kind.AdditionalProperties); ok {
 			slices.Sort(k.Properties)
 		}
-		found = append(found, ViolationError{pointer(e.InstanceLocation), clip(e.ErrorKind.LocalizedString(english))})
+		v.Message = clip(e.ErrorKind.LocalizedString(english))
+		at, known := slices.BinarySearchFunc(first, v, func(a, b ViolationError) int {
+			return cmp.Or(strings.Compare(a.Path, b.Path), strings.Compare(a.Message, b.Message))
+		})
+		if !known {
+			first = slices.Insert(first, at, v)
+			first = first[:min(len(first), maxViolations)]
+		}
 	})
-	slices.SortFunc(found, func(a, b ViolationError) int {
-		return cmp.Or(strings.Compare(a.Path, b.Path), strings.Compare(a.Message, b.Message))
-	})
-	found = slices.Compact(found)
-	return found[:min(len(found), maxViolations)]
+	return first
 }
 
 // walkErrors calls each with the errors that say by themselves what is wrong: the

@@ -49,17 +49,12 @@ func Empty() *Registry { return &Registry{types: map[string]*chain{}} }
 // an *Error.
 func (g *Registry) With(r *Registration) (*Registry, error) {
 	c := g.types[r.Type]
-	switch {
-	case r.Number <= c.newest() && r.Number > 0:
-		if bytes.Equal(c.steps[r.Number-1].Canonical(), r.Canonical()) {
-			return g, ErrUnchanged
-		}
-		fallthrough
-	case r.Number != c.newest()+1:
-		fallthrough
-	case c != nil && c.renamed != "":
-		renamed, _ := g.Renamed(r.Type)
-		return nil, &NumberError{Type: r.Type, Number: r.Number, Newest: c.newest(), Renamed: renamed}
+	newest := c.newest()
+	if 0 < r.Number && r.Number <= newest && bytes.Equal(c.steps[r.Number-1].Canonical(), r.Canonical()) {
+		return g, ErrUnchanged
+	}
+	if renamed, _ := g.Renamed(r.Type); r.Number != newest+1 || renamed != "" {
+		return nil, &NumberError{Type: r.Type, Number: r.Number, Newest: newest, Renamed: renamed}
 	}
 	if err := r.checkForm(); err != nil {
 		return nil, err
@@ -76,8 +71,9 @@ func (g *Registry) With(r *Registration) (*Registry, error) {
 	}
 	next.steps = append(next.steps, s)
 	if r.Renamed != "" {
-		if err := g.checkRenamed(r); err != nil {
-			return nil, err
+		// So that there are no circles: a new name is never one that is gone.
+		if further, _ := g.Renamed(r.Renamed); further != "" {
+			return nil, refusef("renamed", "%s was renamed itself: give the name %s", r.Renamed, further)
 		}
 		next.entry = g.Newest(r.Renamed)
 	}
@@ -101,22 +97,6 @@ func newStep(r *Registration) (*step, error) {
 		}
 	}
 	return s, nil
-}
-
-// checkRenamed reports a new name that leads back to the type, at once or by
-// further new names.
-func (g *Registry) checkRenamed(r *Registration) error {
-	for name := r.Renamed; name != ""; {
-		if name == r.Type {
-			return refusef("renamed", "leads back to the type: %s is renamed itself", r.Renamed)
-		}
-		c := g.types[name]
-		if c == nil {
-			break
-		}
-		name = c.renamed
-	}
-	return nil
 }
 
 // checkExamples tries the upcast of s, which comes after the chain before.
