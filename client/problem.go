@@ -59,6 +59,7 @@ type Problem struct {
 	Expected            jsontext.Value `json:"expected"` // a version, or what else the condition asked for
 	Actual              uint64         `json:"actual"`   // the version the stream has
 	ConflictingPosition uint64         `json:"conflicting_position"`
+	ConflictingType     string         `json:"conflicting_type"` // "" = the node did not have the event yet
 
 	// Of id-reused and outcome-unknown.
 	IDs []ProblemID `json:"ids"`

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 	"unicode/utf8"
 
 	"cairn/event"
@@ -165,6 +166,11 @@ func (s *Server) decided(a *event.Append, o *event.Outcome, err error, refused i
 		p = s.appendProblem(a, err)
 	case !o.OK():
 		p = outcomeProblem(o, refused)
+		if c := o.Conflict; c != nil && c.Kind == event.NoMatch {
+			if typ := s.typeAt(c.Position); typ != "" {
+				p.text("conflicting_type", typ)
+			}
+		}
 	}
 	switch {
 	case p != nil:
@@ -198,6 +204,27 @@ func (s *Server) appendProblem(a *event.Append, err error) *problem {
 		p.detail += "; no event has an id of yours: read before you retry"
 	}
 	return p.ids(chosen)
+}
+
+// conflictWait is how long an answer waits for this node to have the event that
+// the leader found in the way.
+const conflictWait = 100 * time.Millisecond
+
+// typeAt returns the type of a committed event, "" if this node does not get it
+// in time.
+func (s *Server) typeAt(position uint64) string {
+	ctx, cancel := context.WithTimeout(context.Background(), conflictWait)
+	defer cancel()
+	if s.opts.Waiter.WaitPosition(ctx, position) != nil {
+		return ""
+	}
+	v := s.opts.Reads.View(0)
+	defer v.Close()
+	e, err := v.Event(position)
+	if err != nil {
+		return "" // who reads on from there learns of it
+	}
+	return e.Type
 }
 
 // outcomeProblem is the problem of an append that was refused; refused is the

@@ -89,7 +89,7 @@ func TestAppend_Conditions(t *testing.T) {
 		{body: `{"stream":"a","version":7}`, status: 409, parts: []string{`"type":"urn:cairn:error:condition-failed"`, `"expected":7`, `"actual":2`, `"status":409`}},
 		{body: `{"stream":"a","exists":false}`, status: 409, parts: []string{`"expected":0`, `"actual":2`}},
 		{body: `{"stream":"b","exists":true}`, status: 409, parts: []string{`"stream":"b"`, `"actual":0`}},
-		{body: `{"query":{"items":[{"types":["T"],"tags":["x:1"]}]},"after":1}`, status: 409, parts: []string{`"conflicting_position":2`}},
+		{body: `{"query":{"items":[{"types":["T"],"tags":["x:1"]}]},"after":1}`, status: 409, parts: []string{`"conflicting_position":2,"conflicting_type":"T"`}},
 		{body: `{"query":{"items":[]}}`, status: 409, parts: []string{`"conflicting_position":2`}},
 		{body: `{"stream":"a","version":2},{"stream":"b","exists":true}`, status: 409, parts: []string{`"condition":1`}},
 	} {

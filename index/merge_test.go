@@ -13,11 +13,55 @@ import (
 	"cairn/event"
 )
 
-// The name is in the options and the tables of every store there is: with another
-// one none of them could be opened.
-func TestMerger_HasTheNameOfOldStores(t *testing.T) {
-	if headMerger.Name != "pebble.concatenate" {
-		t.Errorf("the merger's name is %q", headMerger.Name)
+// A store that was written, and opened last, under Pebble's own merger, as older
+// programs do, is opened and goes on with MERGE records; and as long as it has
+// none, an older program can open it again.
+func TestMerger_OpensOldStores(t *testing.T) {
+	fs := vfs.NewMem()
+	events := tagged(3000, func(i int) string { return fmt.Sprint(i % 100) })
+	commit := func(x *Index, from, to uint64) {
+		t.Helper()
+		x.AddAll(events[from:to])
+		x.Freeze()
+		if err := x.Commit(Savepoint{Index: to, Position: to}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	x, _, err := Open(Options{FS: fs, Dir: "state"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	commit(x, 0, 1500)
+	if err := errors.Join(x.store.db.Flush(), x.Close()); err != nil {
+		t.Fatal(err)
+	}
+	old, err := pebble.Open("state", &pebble.Options{FS: fs, FormatMajorVersion: formatMajorVersion, Logger: pebbleLogger{&x.store}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	value, closer, err := old.Get(headKey(nil, appendTerm(nil, kindTag, "7")))
+	if err != nil || value[0] != formShortHead {
+		t.Errorf("a head is %x, %v", value, err)
+	}
+	if err := errors.Join(closer.Close(), old.Compact(t.Context(), []byte{0}, []byte{255}, false), old.Close()); err != nil {
+		t.Fatal(err)
+	}
+	x, sp, err := Open(Options{FS: fs, Dir: "state"})
+	if err != nil || sp.Position != 1500 {
+		t.Fatalf("opened %+v, %v", sp, err)
+	}
+	defer x.Close()
+	x.AllowMerges()
+	commit(x, 1500, 3000)
+	if x.Stats().HeadsMerged == 0 {
+		t.Error("no head was merged")
+	}
+	d := NewDigest()
+	for i := range events {
+		d.Add(&events[i])
+	}
+	if found := differences(t, x, d); len(found) > 0 {
+		t.Errorf("%q", found)
 	}
 }
 
