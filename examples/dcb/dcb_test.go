@@ -134,7 +134,7 @@ func testInvoice(ctx context.Context, t *testing.T, c *client.Client) {
 	}
 	for n := uint64(1); n <= invoices; n++ {
 		e, err := c.EventAt(ctx, "invoices", n)
-		if wanted := fmt.Sprintf(`{"number":%d,"order":"%d","cents":100}`, n, order[n]); err != nil || string(e.Data) != wanted {
+		if wanted := fmt.Sprintf(`{"cents":100,"number":%d,"order":"%d"}`, n, order[n]); err != nil || string(e.Data) != wanted {
 			t.Errorf("got %s, %v; want %s", e.Data, err, wanted)
 		}
 	}

@@ -15,7 +15,9 @@ import (
 var priceYAML []byte
 
 // DefinePrices makes the guard hold that Order relies on.
-func DefinePrices(ctx context.Context, c *client.Client) error { return define.Apply(ctx, c, priceYAML) }
+func DefinePrices(ctx context.Context, c *client.Client) error {
+	return define.Apply(ctx, c, priceYAML)
+}
 
 // SetPrice gives a product a price. For grace from now on it may still be
 // ordered at the one it has so far: customers look at a page for a while.

@@ -29,7 +29,9 @@ type holding struct {
 // to it in the streams of all users, and the append is refused if something has
 // happened since. Claims of other names do not disturb.
 //
-// A user has one name: the one they had is given free in the same append.
+// A user has one name: the one they had is given free in the same append. The
+// end of Retention is judged by the caller's clock, which is good enough for
+// days; price.go shows how the log's own time decides.
 func ClaimName(ctx context.Context, c *client.Client, user, name string, now time.Time) error {
 	nameTag, userTag := "username:"+name, "user:"+user
 	type state struct {

@@ -69,7 +69,7 @@ type checker struct {
 	judge        func(*view, Options, *Verdict)
 }
 
-var checkers = []checker{linearizable, acknowledged, finalLog, equalNodes, realTime, atomic, conditions, totals, reads, followers, recovery, processes, meaning}
+var checkers = []checker{linearizable, acknowledged, finalLog, equalNodes, realTime, atomic, conditions, totals, guards, reads, rows, schemas, followers, recovery, processes, meaning}
 
 // All runs every checker, in an order that puts first what says most.
 func All(h *history.History, o Options) []Verdict {
@@ -135,8 +135,19 @@ func Atomic(h *history.History) Verdict { return atomic.run(newView(h), Options{
 // and that those refused for their conditions had a reason.
 func Conditions(h *history.History) Verdict { return conditions.run(newView(h), Options{}) }
 
-// Totals judges that the workload transfer neither made nor lost money.
+// Totals judges that the workloads with money neither made nor lost money.
 func Totals(h *history.History) Verdict { return totals.run(newView(h), Options{}) }
+
+// Guards judges that what projections guard held, and that they refused nothing
+// else.
+func Guards(h *history.History) Verdict { return guards.run(newView(h), Options{}) }
+
+// Rows judges that the rows of projections are what the final log makes of them.
+func Rows(h *history.History) Verdict { return rows.run(newView(h), Options{}) }
+
+// Schemas judges that events are valid under their schemas and are read in the
+// form of the newest.
+func Schemas(h *history.History) Verdict { return schemas.run(newView(h), Options{}) }
 
 // Reads judges each read by what its consistency promises.
 func Reads(h *history.History) Verdict { return reads.run(newView(h), Options{}) }

@@ -79,8 +79,8 @@ func (v *view) followed(f *history.Follower, given []*history.Delivery, acknowle
 			verdict.problem("%s is %s, though the final log has no more for it", who, eventName(&d.Event))
 			return connections
 		}
-		if want := &v.log[place]; unequal(&d.Event, want) != "" {
-			verdict.problem("%s is %s at position %d, but next was %s at %d (another %s)", who, eventName(&d.Event), d.Event.Position, eventName(want), place+1, unequal(&d.Event, want))
+		if want := &v.log[place]; unlikeGiven(&d.Event, want, false) != "" {
+			verdict.problem("%s is %s at position %d, but next was %s at %d (another %s)", who, eventName(&d.Event), d.Event.Position, eventName(want), place+1, unlikeGiven(&d.Event, want, false))
 			return connections
 		}
 		if d.At < v.sent[place] {

@@ -81,8 +81,22 @@ func unequal(a, b *history.Event) string {
 		return "type"
 	case a.Sum != b.Sum:
 		return "content"
+	case a.Schema != b.Schema:
+		return "schema"
 	case !slices.Equal(a.Tags, b.Tags):
 		return "tags"
 	}
 	return ""
+}
+
+// unlikeGiven names what of an event that was read differs from the stored one,
+// or "". Unless it was read raw its data may be in the form of another schema,
+// which the checker of schemas judges.
+func unlikeGiven(got, stored *history.Event, raw bool) string {
+	if raw || got.Schema == stored.Schema {
+		return unequal(got, stored)
+	}
+	same := *got
+	same.Schema, same.Sum = stored.Schema, stored.Sum
+	return unequal(&same, stored)
 }

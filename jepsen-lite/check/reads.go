@@ -14,14 +14,6 @@ var reads = checker{
 }
 
 func judgeReads(v *view, _ Options, verdict *Verdict) {
-	var marks []mark
-	for i := range v.h.Ops {
-		op := &v.h.Ops[i]
-		if p := reached(op); p > 0 && (op.Append != nil || !op.Read.Local) {
-			marks = append(marks, mark{op.End, p, op})
-		}
-	}
-	known := newHighWater(marks)
 	// latest is when the last of the first n events was sent, by n.
 	latest := make([]mark, len(v.log)+1)
 	for i := range v.log {
@@ -42,7 +34,7 @@ func judgeReads(v *view, _ Options, verdict *Verdict) {
 			local++
 		} else {
 			linear++
-			if m, ok := known.before(op.Start); ok && r.Position < m.position {
+			if m, ok := v.known.before(op.Start); ok && r.Position < m.position {
 				verdict.problem("%s read as of position %d, though position %d had been answered before, to %s", opName(op), r.Position, m.position, opName(m.op))
 			}
 		}
@@ -95,7 +87,7 @@ func (v *view) misread(r *history.Read) string {
 			place = places[place]
 		}
 		got, stored := &r.Events[i], &v.log[place]
-		if fault := unequal(got, stored); fault != "" {
+		if fault := unlikeGiven(got, stored, r.Raw); fault != "" {
 			return fmt.Sprintf("event %d of the answer, %s, has another %s than %s at position %d", i+1, eventName(got), fault, eventName(stored), place+1)
 		}
 	}

@@ -10,8 +10,11 @@ var totals = checker{
 	judgeTotals,
 }
 
-// transferWorkload is the workload whose amounts are added up.
-const transferWorkload = "transfer"
+// The workloads whose amounts are added up.
+const (
+	transferWorkload = "transfer"
+	bankWorkload     = "bank-guarded"
+)
 
 // judgeTotals walks through the log. Each append must change the total by what
 // it was sent to change it by, once: nothing for a transfer, something for the
@@ -57,11 +60,11 @@ func judgeTotals(v *view, _ Options, verdict *Verdict) {
 	verdict.Detail = fmt.Sprintf("%s among %s, which hold %s", count(appends, "transfer"), count(len(balance), "account"), comma(int(total)))
 }
 
-// transfers returns the group of each event of the workload transfer, plus 1.
+// transfers returns the group of each event of the workloads with money, plus 1.
 func (v *view) transfers() map[eventKey]int {
 	author := map[eventKey]int{}
 	for i := range v.groups {
-		if v.h.Ops[v.groups[i].tries[0]].Workload != transferWorkload {
+		if w := v.h.Ops[v.groups[i].tries[0]].Workload; w != transferWorkload && w != bankWorkload {
 			continue
 		}
 		events := v.events(&v.groups[i])

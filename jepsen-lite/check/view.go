@@ -27,6 +27,9 @@ type view struct {
 	groupOf  map[eventKey]int // of the first event of a group
 	sent     []time.Duration  // by place: when the first try that may have written it began; 0 if nobody sent it
 	seen     []time.Duration  // by place: when it was first certain that the log reaches there; never if it was not
+	latest   []time.Duration  // by place: the latest of sent up to there
+	known    highWater        // what appends and linearizable reads were answered
+	made     *definitions     // by defined, when first asked
 }
 
 // group is an append with all its tries. The members that are indexes are into
@@ -151,6 +154,18 @@ func (v *view) times() {
 	for i := len(v.seen) - 2; i >= 0; i-- {
 		v.seen[i] = min(v.seen[i], v.seen[i+1])
 	}
+	v.latest = slices.Clone(v.sent)
+	for i := 1; i < len(v.latest); i++ {
+		v.latest[i] = max(v.latest[i], v.latest[i-1])
+	}
+	var marks []mark
+	for i := range v.h.Ops {
+		op := &v.h.Ops[i]
+		if p := reached(op); p > 0 && !local(op) {
+			marks = append(marks, mark{op.End, p, op})
+		}
+	}
+	v.known = newHighWater(marks)
 }
 
 // start returns when the first try of g began that can have written it.
@@ -180,8 +195,36 @@ func reached(op *history.Op) uint64 {
 		return op.Append.Last
 	case op.Read != nil:
 		return op.Read.Position
+	case op.State != nil:
+		return op.State.AsOf
 	}
 	return 0
+}
+
+// local reports whether an operation is a read by what one node has.
+func local(op *history.Op) bool {
+	return op.Append == nil && (op.Read != nil && op.Read.Local || op.State != nil && op.State.Local)
+}
+
+// least returns how many events the log certainly had when an operation began:
+// what had been answered before, or what it asked for itself.
+func (v *view) least(op *history.Op) uint64 {
+	n := uint64(0)
+	if m, ok := v.known.before(op.Start); ok && !local(op) {
+		n = m.position
+	}
+	if s := op.State; s != nil {
+		n = max(n, s.MinPosition, s.AtPosition)
+	}
+	if r := op.Read; r != nil {
+		n = max(n, r.MinPosition)
+	}
+	return min(n, uint64(len(v.log)))
+}
+
+// most returns how many events the log can have had at a time.
+func (v *view) most(t time.Duration) uint64 {
+	return uint64(sort.Search(len(v.latest), func(i int) bool { return v.latest[i] > t }))
 }
 
 // versionAt returns how many events of stream stand in the first n places.
