@@ -64,7 +64,7 @@ func (o *Options) validate() error {
 	var faults []error
 	for name, missing := range map[string]bool{
 		"node id": o.NodeID == "", "appender": o.Appender == nil, "reads": o.Reads == nil, "waiter": o.Waiter == nil,
-		"cluster": o.Cluster == nil, "files": o.Files == nil, "classify": o.Classify == nil, "logger": o.Logger == nil,
+		"cluster": o.Cluster == nil, "files": o.Files == nil, "projections": o.Projections == nil, "types": o.Types == nil, "classify": o.Classify == nil, "logger": o.Logger == nil,
 	} {
 		if missing {
 			faults = append(faults, fmt.Errorf("%s: is missing", name))

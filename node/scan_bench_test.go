@@ -85,6 +85,7 @@ func scanServer(b *testing.B) (url string) {
 	fillForScan(b, m)
 	s, err := httpapi.New(httpapi.Options{
 		NodeID: "node-1", Reads: reads{m}, Waiter: reads{m}, Appender: alone{}, Cluster: alone{}, Files: alone{},
+		Projections: projections{machine: m}, Types: types{projections{machine: m}},
 		Classify: classify, Logger: logger,
 	})
 	if err != nil {

@@ -24,7 +24,7 @@ allowed() {
     offline) echo client event log index fsm snapshot datadir ;; # the data of a node that is stopped
     backup) echo event log index fsm snapshot datadir client ;;
     cmd/cairn) echo event client datadir log index projection fsm snapshot cluster backup offline ;;
-    jepsen-lite) echo event bug client ;;
+    jepsen-lite) echo event bug client projection ;; # projection: the judge folds the log itself
     examples) echo event client ;;
   esac
 }

@@ -164,6 +164,7 @@ func testOptIn(ctx context.Context, t *testing.T, c *client.Client) {
 func testPrice(ctx context.Context, t *testing.T, c *client.Client) {
 	err := errors.Join(DefinePrices(ctx, c),
 		SetPrice(ctx, c, "tea", 300, 0), SetPrice(ctx, c, "tea", 350, time.Hour), // 300 for an hour yet
+		SetPrice(ctx, c, "jam", 400, time.Hour),
 		SetPrice(ctx, c, "cake", 500, 0), SetPrice(ctx, c, "cake", 550, 0)) // 500 no more
 	if err != nil {
 		t.Fatal(err)
@@ -175,6 +176,7 @@ func testPrice(ctx context.Context, t *testing.T, c *client.Client) {
 		{[]Line{{"tea", 350}, {"cake", 550}}, ""},
 		{[]Line{{"tea", 300}, {"cake", 550}}, ""},
 		{[]Line{{"tea", 310}}, "tea"},
+		{[]Line{{"tea", 350}, {"jam", 350}}, "jam"}, // it had no price before
 		{[]Line{{"tea", 300}, {"cake", 500}}, "cake"},
 		{[]Line{{"soap", 100}}, "soap"},
 	} {

@@ -2,6 +2,8 @@ package schema
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -52,6 +54,17 @@ func TestCompile_Refuses(t *testing.T) {
 				t.Errorf("got %q, %q; want %q, %q", e.Path, e.Message, c.path, c.message)
 			}
 		})
+	}
+}
+
+// A file that is there is not read either.
+func TestCompile_LoadsNothing(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "x.json")
+	if err := os.WriteFile(file, []byte(`{"type":"string"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := compile([]byte(`{"$ref":"file://` + file + `"}`)); err == nil || !strings.Contains(err.Error(), "outside of itself") {
+		t.Errorf("got %v", err)
 	}
 }
 
