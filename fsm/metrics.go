@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -51,6 +52,32 @@ func (m *Machine) Collectors() []prometheus.Collector {
 			return float64(position)
 		}),
 		indexCollector{m, indexFigures()},
+		projectionCollector{m},
+	}
+}
+
+// projectionCollector tells how far the projections are, one figure for each
+// generation.
+type projectionCollector struct{ m *Machine }
+
+var projectionLag = prometheus.NewDesc("cairn_projection_lag_events",
+	"Positions by which a projection is behind what this node has applied.", []string{"projection", "generation", "state"}, nil)
+
+// Describe implements prometheus.Collector.
+func (c projectionCollector) Describe(out chan<- *prometheus.Desc) { out <- projectionLag }
+
+// Collect implements prometheus.Collector.
+func (c projectionCollector) Collect(out chan<- prometheus.Metric) {
+	for _, g := range c.m.Catalog().Generations() {
+		state, lag := "building", uint64(0)
+		if g.Live > 0 {
+			state = "live"
+		}
+		if g.Live == 0 || !g.Guarding() {
+			s := c.m.Folded(g.ID)
+			lag = s.Head - min(s.Position, s.Head)
+		}
+		out <- prometheus.MustNewConstMetric(projectionLag, prometheus.GaugeValue, float64(lag), g.Name, strconv.FormatUint(g.ID, 10), state)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
-	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
@@ -12,7 +11,9 @@ import (
 func TestMachine_Collectors(t *testing.T) {
 	m := openMachine(t, vfs.NewMem(), nil)
 	defer m.Close()
-	outcomes(t, m, []*raft.Log{birth(testSegmentSize)})
+	l := newLedger(t)
+	outcomes(t, m, l.logs)
+	define(t, l, m, "total", totalDefinition)
 	registry := prometheus.NewPedanticRegistry()
 	for _, c := range m.Collectors() {
 		if err := registry.Register(c); err != nil {
@@ -31,6 +32,7 @@ func TestMachine_Collectors(t *testing.T) {
 	for name, least := range map[string]float64{
 		"cairn_applied_commands_total": 1, "cairn_log_segments": 1, "cairn_log_bytes": 1, "cairn_index_overlay_bytes": 1,
 		"cairn_index_write_stalls_total": 0, "cairn_index_compaction_debt_bytes": 0,
+		"cairn_projection_lag_events": 0,
 	} {
 		if value, ok := got[name]; !ok || value < least {
 			t.Errorf("%s is %v, %t; want at least %v", name, value, ok, least)
