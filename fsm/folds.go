@@ -34,11 +34,12 @@ type folds struct {
 const (
 	// sliceEvents is how many events are folded at a time, sliceWindow how many
 	// positions are looked through for them.
-	sliceEvents = 512
+	sliceEvents = 2048
 	sliceWindow = 1 << 16
-	// buildShare is the part of the time, 1 of so many, in which a generation that
-	// is being built is folded: appends come first.
-	buildShare = 2
+	// A generation that is being built and farther than restLag behind is folded
+	// half of the time: appends come first. Near the head it must get faster than
+	// they are.
+	restLag = 1 << 17
 	// sweepEvery is the time between two looks for records that nobody needs.
 	sweepEvery = 2 * time.Second
 )
@@ -62,15 +63,18 @@ func (f *folds) run(ctx context.Context) {
 	defer sweep.Stop()
 	for ctx.Err() == nil {
 		changed := f.m.Changed()
-		rest, err := f.round()
+		more, rest, err := f.round()
 		if err != nil {
 			if !errors.Is(err, ErrClosed) {
 				_ = f.m.fail(fmt.Errorf("fold projections: %w", err))
 			}
 			return
 		}
-		if rest > 0 {
-			changed = nil // there is more to do, after a pause
+		if more && rest == 0 {
+			continue
+		}
+		if more {
+			changed = nil // it goes on after the rest
 		}
 		select {
 		case <-ctx.Done():
@@ -97,55 +101,54 @@ func after(d time.Duration) <-chan time.Time {
 	return time.After(d)
 }
 
-// round folds what is new into the generations in force, and one slice into each
-// that is far behind. It returns how long to leave the processor to others if
-// there is more to do, else 0.
-func (f *folds) round() (rest time.Duration, err error) {
+// round folds one slice into each generation. It reports whether there is more
+// to do, and for how long to leave the processor to others before.
+func (f *folds) round() (more bool, rest time.Duration, err error) {
 	v := f.m.View(0)
 	defer v.Close()
-	begun, behind := time.Now(), false
 	for _, g := range f.m.Catalog().Generations() {
 		if g.Live > 0 && g.Guarding() {
 			f.report(g, v.Position())
 			continue
 		}
-		more, err := f.slice(v, g)
+		begun := time.Now()
+		lag, err := f.slice(v, g)
 		if err != nil {
-			return 0, fmt.Errorf("projection %s, generation %d: %w", g.Name, g.ID, err)
+			return false, 0, fmt.Errorf("projection %s, generation %d: %w", g.Name, g.ID, err)
 		}
-		behind = behind || more
+		more = more || lag > 0
+		if g.Live == 0 && lag > restLag {
+			rest += time.Since(begun)
+		}
 	}
-	if !behind {
-		return 0, nil
-	}
-	return max(time.Since(begun)*(buildShare-1), time.Microsecond), nil
+	return more, rest, nil
 }
 
-// slice folds some events into one generation and reports whether there are
-// more.
-func (f *folds) slice(v *View, g *projection.Generation) (more bool, err error) {
+// slice folds some events into one generation and returns how many positions are
+// left to look through.
+func (f *folds) slice(v *View, g *projection.Generation) (lag uint64, err error) {
 	f.slicing.Lock()
 	defer f.slicing.Unlock()
 	if f.taken[g.ID] {
-		return false, nil
+		return 0, nil
 	}
 	from, err := storedCursor(v.gen.index, g)
 	if err != nil || from >= v.Position() {
 		f.report(g, from)
-		return false, err
+		return 0, err
 	}
 	through := min(v.Position(), from+sliceWindow)
 	events, err := v.Select(Selection{Filter: g.Filter(), After: from, Before: through + 1})
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	defer events.Close()
 	reached, err := foldSlice(f.m.Catalog(), g, events, through, v.gen.index)
 	if err != nil {
-		return false, err
+		return 0, err
 	}
 	f.report(g, reached)
-	return reached < v.Position(), nil
+	return v.Position() - reached, nil
 }
 
 // report notes how far a generation is folded on this node.

@@ -132,24 +132,49 @@ func TestUpcastOfFollowers(t *testing.T) {
 	newest := ts.follow(ts.h1, "/v1/events?after=1&follow=true")
 	stored := ts.follow(ts.h1, "/v1/events?after=1&follow=true&raw=true")
 	events := ts.follow(ts.h1, "/v1/streams/s/events", asEventStream)
-	for _, c := range []struct {
-		name string
-		next func() string
-		want []string
+	followers := []struct {
+		name          string
+		next          func() string
+		history, live []string
 	}{
-		{"lines", newest.line, []string{`"NewName"`, `"upcast_error"`, `"T"`, `"data":4`, "caught_up", `"was":5`, `"data":6`}},
-		{"raw", stored.line, []string{`"OldName"`, `"data":"bad"}`, `"T"`, `"data":4`, "caught_up", `"data":5`, `"data":6`}},
-		{"events", events.message, []string{`"NewName"`, `"upcast_error"`, `"T"`, `"data":4`, "caught_up", `"was":5`, `"data":6`}},
-	} {
-		for i, want := range c.want {
-			if i == 5 && c.name == "lines" {
-				ts.store.add(event.Event{Stream: "s", Type: "OldName", ID: "5", Schema: 1, Data: []byte(`5`)},
-					event.Event{Stream: "s", Type: "OldName", ID: "6", Schema: 2, Data: []byte(`6`)})
-			}
-			if got := c.next(); !strings.Contains(got, want) {
-				t.Errorf("%s: got %s, want %s", c.name, got, want)
+		{"lines", newest.line, []string{`"NewName"`, `"upcast_error"`, `"T"`, `"data":4`, "caught_up"}, []string{`"was":5`, `"data":6`}},
+		{"raw", stored.line, []string{`"OldName"`, `"data":"bad"}`, `"T"`, `"data":4`, "caught_up"}, []string{`"data":5`, `"data":6`}},
+		{"events", events.message, []string{`"NewName"`, `"upcast_error"`, `"T"`, `"data":4`, "caught_up"}, []string{`"was":5`, `"data":6`}},
+	}
+	expect := func(name string, next func() string, wanted []string) {
+		t.Helper()
+		for _, want := range wanted {
+			if got := next(); !strings.Contains(got, want) {
+				t.Errorf("%s: got %s, want %s", name, got, want)
 			}
 		}
+	}
+	for _, f := range followers {
+		expect(f.name, f.next, f.history)
+	}
+	ts.store.add(event.Event{Stream: "s", Type: "OldName", ID: "5", Schema: 1, Data: []byte(`5`)},
+		event.Event{Stream: "s", Type: "OldName", ID: "6", Schema: 2, Data: []byte(`6`)})
+	for _, f := range followers {
+		expect(f.name, f.next, f.live)
+	}
+}
+
+// A follower that is live sees a schema that is registered meanwhile.
+func TestUpcastOfFollowers_Registered(t *testing.T) {
+	ts, types := old(t)
+	ts.store.set(func() { types.upcasts = nil })
+	f := ts.follow(ts.h1, "/v1/events?after=4&follow=true")
+	for _, want := range []string{`"data":4`, "caught_up"} {
+		if got := f.line(); !strings.Contains(got, want) {
+			t.Fatalf("got %s, want %s", got, want)
+		}
+	}
+	for _, want := range []string{`"data":5`, `"was":6`} {
+		ts.store.add(event.Event{Stream: "s", Type: "OldName", ID: want, Schema: 1, Data: []byte(want[len(want)-1:])})
+		if got := f.line(); !strings.Contains(got, want) {
+			t.Errorf("got %s, want %s", got, want)
+		}
+		ts.store.set(func() { types.upcasts = fakeUpcasts{} })
 	}
 }
 
@@ -180,7 +205,7 @@ func TestUpcast_Grows(t *testing.T) {
 		store.add(event.Event{Stream: "s", Type: "OldOne", ID: fmt.Sprint(i), Data: []byte(`1`)})
 	}
 	ts, types := typed(t, store)
-	types.upcasts = fakeUpcasts{grow: 300 << 10}
+	types.upcasts = fakeUpcasts{grow: 150 << 10}
 	for _, path := range []string{"/v1/events?after=1", "/v1/streams/s/events"} {
 		page := ts.get(path)
 		if page.check(t, 200, `"next":`); len(page.body) < pageBytes/2 || len(page.body) > pageBytes+1<<20 {

@@ -93,7 +93,7 @@ func (u fakeUpcasts) Upcast(e *event.Event, to uint32) error {
 	case strings.Contains(string(e.Data), "bad"):
 		return errors.New(`it is "bad"`)
 	}
-	e.Data = fmt.Appendf(nil, `{"was":%s,"more":%q}`, e.Data, strings.Repeat("x", u.grow))
+	e.Data = fmt.Appendf(nil, `{"was":%s,"more":"%s"}`, e.Data, strings.Repeat("x", u.grow))
 	e.Schema = 2
 	if e.Type == "OldName" {
 		e.Type = "NewName"

@@ -18,7 +18,7 @@ type typeForm struct {
 
 // form returns the form of events that a request asks for, as of now.
 func (s *Server) form(raw bool) typeForm {
-	if raw || s.opts.Types == nil {
+	if raw {
 		return typeForm{}
 	}
 	return typeForm{upcasts: s.opts.Types.Upcasts()}

@@ -1,5 +1,7 @@
 // Command dpkg turns the log of a Debian machine's package manager into events
-// that `cairn import` takes: NDJSON on stdout, one stream a package.
+// that `cairn import` takes: NDJSON on stdout, one stream a package. `dpkg compare`
+// compares the state that the projection in packages.yaml makes of them with
+// what dpkg itself says.
 //
 // What a line becomes depends on nothing but the line and how often it was
 // there before, so the log can be imported again when it has grown: lines that
@@ -8,6 +10,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -16,18 +19,21 @@ import (
 )
 
 func main() {
-	if err := run(os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
+	if err := run(context.Background(), os.Args[1:], os.Stdin, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "dpkg:", err)
 		os.Exit(1)
 	}
 }
 
-func run(args []string, stdin io.Reader, stdout, stderr io.Writer) error {
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) error {
+	if len(args) > 0 && args[0] == "compare" {
+		return runCompare(ctx, args[1:], stdout, stderr)
+	}
 	flags := flag.NewFlagSet("dpkg", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	host := flags.String("host", "", "name of the machine, to tell the logs of several apart")
 	flags.Usage = func() {
-		fmt.Fprintln(stderr, "Usage: dpkg [-host NAME] [FILE] | cairn import\n\nFILE is /var/log/dpkg.log unless given; - is stdin.")
+		fmt.Fprintln(stderr, "Usage: dpkg [-host NAME] [FILE] | cairn import\n       dpkg compare [FLAGS]\n\nFILE is /var/log/dpkg.log unless given; - is stdin.")
 		flags.PrintDefaults()
 	}
 	if err := flags.Parse(args); err != nil {

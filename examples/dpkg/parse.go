@@ -43,6 +43,9 @@ var actions = map[string]string{
 	"purge":     "PurgeStarted",
 }
 
+// timeForm is how times stand in events: there is no time zone in the log.
+const timeForm = "2006-01-02T15:04:05"
+
 // parse reads a line. Their forms are described in dpkg(1), under --log.
 func parse(line string) (entry, error) {
 	f := strings.Fields(line)
@@ -53,7 +56,7 @@ func parse(line string) (entry, error) {
 	if err != nil {
 		return entry{}, fmt.Errorf("%q begins with no time", line)
 	}
-	e := entry{Time: at.Format("2006-01-02T15:04:05")}
+	e := entry{Time: at.Format(timeForm)}
 	action, rest := f[2], f[3:]
 	switch {
 	case action == "startup" && len(rest) == 2:

@@ -294,7 +294,9 @@ func TestSchemas(t *testing.T) {
 		{"refused for another schema", refusal(12, func(_ *history.Event, r *history.Refusal) { r.Schema = 2 }), "for schema 2 in place of 3, which it names"},
 		{"refused for one in force", refusal(12, func(e *history.Event, r *history.Refusal) { e.Schema, r.Schema = 1, 1 }), `{"c":1} is valid under schema 1`},
 		{"no reason", func(h *history.History) { h.Ops[10].Refusal = nil }, "does not say for which event"},
-		{"registered otherwise", func(h *history.History) { h.Ops[18].Define.Body = json.RawMessage(strings.Replace(secondForm, `["k"]`, `["k","n"]`, 1)) }, "another one stands at position 8"},
+		{"registered otherwise", func(h *history.History) {
+			h.Ops[18].Define.Body = json.RawMessage(strings.Replace(secondForm, `["k"]`, `["k","n"]`, 1))
+		}, "another one stands at position 8"},
 		{"not registered", func(h *history.History) { h.Ops[18].Define.Type = "N" }, "the final log has none of that number"},
 		{"no schema at all", func(h *history.History) { h.Ops[18].Define.Body = json.RawMessage(`[]`) }, "it is none"},
 	})

@@ -2,6 +2,7 @@ package workload
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"cairn/client"
@@ -76,7 +77,8 @@ func (a *actor) stepSchemas(ctx context.Context) {
 	n, known := a.group.next(), a.group.schema()
 	if changes := schemaChanges(); int(known) < len(changes) && n >= changes[known].step && a.rng.IntN(4) == 0 {
 		err := a.register(ctx, a.anyNode(), schemaType, known+1, changes[known].registration)
-		if err == nil || client.IsSchemaConflict(err) { // another client was first
+		var problem *client.Problem
+		if err == nil || errors.As(err, &problem) && problem.Newest > known { // another client was first
 			a.group.setSchema(known + 1)
 		}
 		return
