@@ -21,7 +21,7 @@ func (f *fakeNode) routeTypes(routes *http.ServeMux) {
 	registry := func() *schema.Registry {
 		g := schema.Empty()
 		for _, e := range f.events {
-			if e.Stream == event.StreamTypes {
+			if e.Type == event.TypeSchemaRegistered {
 				g = registered(g, e.Data)
 			}
 		}
@@ -176,6 +176,7 @@ func TestSchema_Check(t *testing.T) {
 		t.Errorf("without schemas: %d, %s", code, errs)
 	}
 	f.ok(t, "", "schema", "put", "ItemAdded", "1", "-f", file[0])
+	f.add(event.Event{Stream: event.StreamTypes, Type: event.TypeSchemaLive, ID: "live", Data: []byte(`{"type":"ItemAdded","number":1,"built":1}`)})
 	for _, data := range []string{`{"sku":"a","amount":1}`, `{"sku":"b","amount":"2"}`, `{"sku":"c","amount":3,"count":1}`} {
 		f.add(event.Event{Stream: "cart-1", Type: "ItemAdded", Schema: 1, Data: []byte(data)})
 	}
@@ -188,7 +189,7 @@ func TestSchema_Check(t *testing.T) {
 	}
 	// Before it is registered: one event is not what the second schema asks for.
 	code, out, errs := f.run(t, "", "schema", "check", "ItemAdded", "-f", file[1])
-	want := `{"position":3,"stream":"cart-1","version":2,"type":"ItemAdded","schema":1,"why":"not valid under schema 2 of type ItemAdded: /price/amount: got string, want number"}` + "\n"
+	want := `{"position":4,"stream":"cart-1","version":2,"type":"ItemAdded","schema":1,"why":"not valid under schema 2 of type ItemAdded: /price/amount: got string, want number"}` + "\n"
 	if code != 1 || out != want || !strings.Contains(errs, "1 of 3 events can't be read") {
 		t.Errorf("second schema: exit %d, %s, %s", code, out, errs)
 	}

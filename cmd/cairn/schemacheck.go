@@ -102,6 +102,9 @@ func (k *schemaCheck) load(ctx context.Context, c *client.Client) error {
 		if err != nil {
 			return err
 		}
+		if e.Type != event.TypeSchemaRegistered {
+			continue
+		}
 		var form event.SchemaRegistered
 		if err := json.Unmarshal(e.Data, &form); err != nil {
 			return fmt.Errorf("position %d: %w", e.Position, err)

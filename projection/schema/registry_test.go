@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"cairn/event"
@@ -210,4 +211,24 @@ func TestRegistry_Lists(t *testing.T) {
 	if before := registered(t, item1); before.Upcasting() {
 		t.Error("one schema without an upcast needs none")
 	}
+}
+
+// One registry serves all requests of a node.
+func TestRegistry_Concurrent(t *testing.T) {
+	g := registered(t, item1, item2, put1, item3, put2)
+	var all sync.WaitGroup
+	for range 4 {
+		all.Go(func() {
+			for range 50 {
+				if err := g.Validate("ItemAdded", 1, []byte(`{"sku":1}`)); err == nil {
+					t.Error("not refused")
+				}
+				e := stored("ItemAdded", 1, `{"sku":"a","amount":3}`)
+				if err := g.Upcast(&e, 0); err != nil || e.Type != "ItemPut" {
+					t.Errorf("%s, %v", describe(&e), err)
+				}
+			}
+		})
+	}
+	all.Wait()
 }
