@@ -17,6 +17,7 @@ type TypeSchemas struct {
 	Newest  uint32   `json:"newest"`
 	Schemas []uint32 `json:"schemas"`
 	Renamed string   `json:"renamed,omitzero"` // what events of the type are read as; "" = it has its name still
+	Pending uint32   `json:"pending,omitzero"` // a schema that is in force when the projections that fold the type are built for it; 0 = none
 }
 
 // RegisterSchema registers the next schema of a type: a JSON document such as

@@ -33,6 +33,10 @@ type Event struct {
 	Data        []byte // JSON without insignificant white space, or bytes of ContentType
 	Meta        []byte // a JSON object, or nil
 
+	// UpcastError says, of an event that was read, why it could not be brought to
+	// the newest schema of its type and is as it is stored. It is not stored.
+	UpcastError string
+
 	AppendSize  uint32 // number of events in its append
 	AppendPlace uint32 // its place among them, from 0
 }

@@ -58,6 +58,7 @@ func AppendJSON(dst []byte, e *Event) []byte {
 		dst = append(dst, `,"meta":`...)
 		dst = append(dst, e.Meta...)
 	}
+	dst = appendMember(dst, "upcast_error", e.UpcastError)
 	return append(dst, '}')
 }
 
@@ -264,6 +265,8 @@ func DecodeEvent(b []byte) (Event, error) {
 			return d.Base64(&e.Data)
 		case "meta":
 			return d.Object(&e.Meta)
+		case "upcast_error":
+			return d.Text(&e.UpcastError)
 		}
 		return d.Skip()
 	})

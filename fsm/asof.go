@@ -28,6 +28,8 @@ var (
 	ErrNoRow = errors.New("no such row at that moment")
 	// ErrNotByStream says that versions mean nothing to a projection.
 	ErrNotByStream = errors.New("the rows of this projection are not streams, so that a version does not say when: give a position or a time")
+	// ErrUpcast says that an event could not be brought to the newest schema.
+	ErrUpcast = errors.New("an event can't be brought to the newest schema of its type: read the stream to see which")
 	// ErrTooManyEvents says that a state would take too long to fold.
 	ErrTooManyEvents = fmt.Errorf("the stream has more than %d events until then: define a projection for it, which keeps its state", maxReplay)
 )

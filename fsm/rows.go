@@ -262,7 +262,7 @@ type StreamState struct {
 
 // StreamState merges the data of a stream's events (RFC 7396), in their newest
 // schemas. Events that are not JSON objects are passed by. Errors: ErrNoRow,
-// ErrTooManyEvents.
+// ErrTooManyEvents, ErrUpcast.
 func (m *Machine) StreamState(ctx context.Context, stream string, at Moment, least uint64) (StreamState, error) {
 	if err := m.WaitPosition(ctx, least); err != nil {
 		return StreamState{}, err
@@ -290,7 +290,7 @@ func (m *Machine) StreamState(ctx context.Context, stream string, at Moment, lea
 		}
 		if types.NeedsUpcast(e.Type, e.Schema) {
 			if err := types.Upcast(&e, 0); err != nil {
-				return StreamState{}, fmt.Errorf("upcast position %d: %w", e.Position, err)
+				return StreamState{}, fmt.Errorf("position %d: %w: %w", e.Position, ErrUpcast, err)
 			}
 		}
 		if e.ContentType != "" || len(e.Data) == 0 || e.Data[0] != '{' {

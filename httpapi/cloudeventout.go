@@ -91,8 +91,8 @@ func appendCloudEvent(dst []byte, e answered) []byte {
 	}
 	dst = appendTextMember(dst, "cairnposition", strconv.FormatUint(e.Position, 10)) // its integers have 32 bits
 	dst = appendTextMember(dst, "cairnversion", strconv.FormatUint(e.Version, 10))
-	if e.failure != "" {
-		dst = appendTextMember(dst, upcastError, e.failure)
+	if e.UpcastError != "" {
+		dst = appendTextMember(dst, upcastError, e.UpcastError)
 	}
 	switch {
 	case !o.hasData && !e.upcast:

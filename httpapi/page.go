@@ -147,7 +147,7 @@ func (l *listing) page(version uint64) error {
 		if l.count > 0 {
 			l.out.b = append(l.out.b, ',')
 		}
-		l.out.b = a.append(l.out.b)
+		l.out.b = event.AppendJSON(l.out.b, a.Event)
 	})
 	if err != nil {
 		return err
@@ -184,7 +184,7 @@ func (l *listing) skipped() bool { return l.params.has("before") && !l.params.ha
 func (l *listing) lines() error {
 	l.x.Header()["Content-Type"] = mediaLines
 	if _, err := l.run(func(a answered) {
-		l.out.b = append(a.append(l.out.b), '\n')
+		l.out.b = append(event.AppendJSON(l.out.b, a.Event), '\n')
 	}); err != nil {
 		return err
 	}

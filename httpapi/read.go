@@ -164,7 +164,7 @@ func (s *Server) one(x *exchange, find func(View) (event.Event, error)) error {
 	if x.accepted(asPage, asCloudEvent) == asCloudEvent {
 		return x.answerAs(mediaCloudEvent, http.StatusOK, appendCloudEvent(body.b, a))
 	}
-	body.b = a.append(body.b)
+	body.b = event.AppendJSON(body.b, a.Event)
 	return x.answer(http.StatusOK, body.b)
 }
 

@@ -1,6 +1,10 @@
 package httpapi
 
-import "strconv"
+import (
+	"strconv"
+
+	"cairn/event"
+)
 
 // framer writes what a follower sends: server-sent events, or lines of NDJSON,
 // in which what is no event is an object with one member, caught_up or
@@ -12,7 +16,7 @@ type framer struct {
 
 // event appends an event.
 func (f framer) event(dst []byte, a answered) []byte {
-	return f.end(a.append(f.begin(dst, a.Position)))
+	return f.end(event.AppendJSON(f.begin(dst, a.Position), a.Event))
 }
 
 // encoded appends an event whose JSON is there already.

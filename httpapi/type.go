@@ -49,6 +49,9 @@ type TypeSchemas struct {
 	// Renamed is the type that events of this one are read as, "" = it has its
 	// name still.
 	Renamed string `json:"renamed,omitzero"`
+	// Pending is a schema that is registered but not in force: projections that
+	// fold the type are being built for it. 0 = none.
+	Pending uint32 `json:"pending,omitzero"`
 }
 
 // maxRegistration is how many bytes a registration has, as it is sent.

@@ -5,8 +5,7 @@ import "cairn/event"
 // answered is an event in the form in which it is answered.
 type answered struct {
 	*event.Event
-	upcast  bool   // it is not as it is stored
-	failure string // why it could not be brought to the newest schema; "" = it was, or need not be
+	upcast bool // its data is not as it is stored
 }
 
 // typeForm brings events to the form that a request asks for. Its zero value
@@ -30,24 +29,16 @@ func (f *typeForm) of(e *event.Event) answered {
 		return answered{Event: e}
 	}
 	f.copy = *e
-	if err := f.upcasts.Upcast(&f.copy, 0); err != nil {
-		return answered{Event: e, failure: err.Error()}
+	err := f.upcasts.Upcast(&f.copy, 0)
+	if err != nil {
+		f.copy.UpcastError = err.Error()
 	}
-	return answered{Event: &f.copy, upcast: true}
+	return answered{Event: &f.copy, upcast: err == nil}
 }
 
-// isStored reports whether the event is answered as it is stored.
-func (a answered) isStored() bool { return !a.upcast && a.failure == "" }
-
-// append appends the event in the form in which it is read.
-func (a answered) append(dst []byte) []byte {
-	dst = event.AppendJSON(dst, a.Event)
-	if a.failure == "" {
-		return dst
-	}
-	dst = append(dst[:len(dst)-1], `,"upcast_error":`...)
-	return append(appendText(dst, a.failure), '}')
-}
+// isStored reports whether the event is answered as it is stored, and says
+// nothing more.
+func (a answered) isStored() bool { return !a.upcast && a.UpcastError == "" }
 
 // room is at least as long as the JSON of the event.
-func (a answered) room() int { return roomFor(a.Event) + 6*len(a.failure) + 32 }
+func (a answered) room() int { return roomFor(a.Event) + 6*len(a.UpcastError) + 32 }

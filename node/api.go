@@ -73,6 +73,8 @@ func classify(err error) (httpapi.Fault, bool) {
 		return httpapi.Fault{Code: httpapi.NotFound}, true
 	case errors.Is(err, fsm.ErrNotByStream), errors.Is(err, fsm.ErrTooManyEvents), errors.As(err, &refused):
 		return httpapi.Fault{Code: httpapi.InvalidRequest}, true
+	case errors.Is(err, fsm.ErrUpcast):
+		return httpapi.Fault{Code: httpapi.FoldFailed}, true
 	case errors.As(err, &building):
 		return httpapi.Fault{Code: httpapi.Building, Progress: building.Progress}, true
 	case errors.As(err, &definition):

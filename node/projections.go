@@ -220,7 +220,9 @@ func (t types) Schema(typ string, number uint32) ([]byte, error) {
 }
 
 func (t types) List() []httpapi.TypeSchemas {
-	registry := t.machine.Catalog().Types()
+	catalog := t.machine.Catalog()
+	registry := catalog.Types()
+	pending, _, _ := catalog.Pending()
 	var all []httpapi.TypeSchemas
 	for _, typ := range registry.Types() {
 		s := httpapi.TypeSchemas{Type: typ, Newest: registry.Newest(typ)}
@@ -228,6 +230,9 @@ func (t types) List() []httpapi.TypeSchemas {
 			s.Schemas = append(s.Schemas, n)
 		}
 		s.Renamed, _ = registry.Renamed(typ)
+		if pending != nil && pending.Type == typ {
+			s.Pending = pending.Number
+		}
 		all = append(all, s)
 	}
 	return all

@@ -9,6 +9,7 @@ import (
 
 	"cairn/client"
 	"cairn/event"
+	"cairn/examples/internal/define"
 	"cairn/examples/internal/testnode"
 )
 
@@ -35,17 +36,23 @@ func TestCart(t *testing.T) {
 	node := testnode.Start(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
 	defer cancel()
+	c, err := client.New(client.Config{Nodes: []string{node}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	// Somebody's guard that sees every event: a schema is in force when that
+	// guard has been made ready for it.
+	guard := []byte(`{"name":"watch","guards":{"*":[{"rule":"event.stream != 'forbidden'"}]}}`)
+	if err := define.Apply(ctx, c, guard); err != nil {
+		t.Fatal(err)
+	}
 	for range 2 { // the second time nothing is new
 		var out bytes.Buffer
 		if err := run(ctx, []string{"-node", node}, &out); err != nil || out.String() != wanted {
 			t.Fatalf("%v\ngot\n%s\nwant\n%s", err, out.String(), wanted)
 		}
 	}
-	c, err := client.New(client.Config{Nodes: []string{node}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
 	// An old release that still runs names its schema, and its events fit in.
 	old := event.Event{Type: "ItemAdded", Schema: 1, Data: []byte(`{"item":"tea","price":4}`)}
 	if _, err := c.Append(ctx, "cart-2", []event.Event{old}); err != nil {

@@ -1,10 +1,6 @@
 package check
 
-import (
-	"fmt"
-
-	"cairn/jepsen-lite/history"
-)
+import "fmt"
 
 var atomic = checker{
 	"atomic",
@@ -37,10 +33,10 @@ func judgeAtomic(v *view, _ Options, verdict *Verdict) {
 	}
 	for i := range v.h.Ops {
 		op := &v.h.Ops[i]
-		if op.Read == nil || op.Outcome != history.OK {
+		if op.Append != nil || op.State != nil && op.State.AtPosition > 0 {
 			continue
 		}
-		if p := op.Read.Position; p > 0 && p <= uint64(len(v.log)) && inside[p-1] {
+		if p := reached(op); p > 0 && p <= uint64(len(v.log)) && inside[p-1] {
 			verdict.problem("%s read as of position %d, in the midst of an append", opName(op), p)
 		}
 	}

@@ -271,6 +271,13 @@ func TestRows(t *testing.T) {
 	})
 }
 
+func TestAtomic_Rows(t *testing.T) {
+	testFolded(t, Atomic, []bad{{"rows in the midst", func(h *history.History) {
+		h.Ops[0].Append.Events = append(h.Ops[0].Append.Events, h.Ops[1].Append.Events...)
+		h.Ops[12].State.AsOf = 4
+	}, "op 13 (bank-guarded, client 1, n1, 1.300s to 1.350s) read as of position 4, in the midst of an append"}})
+}
+
 func TestSchemas(t *testing.T) {
 	given := func(op, n int, change func(e *history.Event)) func(*history.History) {
 		return func(h *history.History) { change(&h.Ops[op-1].Read.Events[n]) }

@@ -17,28 +17,32 @@ func TestRecorder_RoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := Event{Position: 2, Version: 1, Time: 1_700_000_000_123_456_789, Stream: "a-1", Type: "T", ID: "<x>", Tags: []string{"k:1"}, Sum: Sum([]byte("{}")), Amount: -3}
+	e := Event{Position: 2, Version: 1, Time: 1_700_000_000_123_456_789, Stream: "a-1", Type: "T", ID: "<x>", Tags: []string{"k:1"}, Sum: Sum([]byte("{}")), Amount: -3, Schema: 2, Data: []byte(`{"a":"<b>"}`)}
+	row := Row{Key: "k", State: `{"a": "<b>"}`, Events: 3, Position: 2, Failed: 4}
 	var wg sync.WaitGroup
 	for i := 9; i >= 0; i-- {
 		wg.Go(func() {
 			at := time.Duration(i) * time.Second
 			r.Op(Op{Client: i, Workload: "append", Node: "n1", Start: at, End: at + 1, Outcome: OK, Append: &Append{
 				Events: []Event{e}, Conditions: []Condition{{Stream: "a-1", Version: 1 << 60}}, First: 2, Last: 2, Versions: map[string]uint64{"a-1": 1},
-			}})
+			}, Refusal: &Refusal{Event: 1, Projection: "p", Key: "k", Guard: "g", State: 7, Schema: 1}})
 			r.Delivery(Delivery{Follower: 1, Connection: i, Node: "n1", At: at, Event: e})
 			r.Fault(Fault{Nemesis: "kill", What: "n1", Nodes: []string{"n1"}, Start: at, End: at + 1, Bit: map[string]int64{"ended": 1}})
 		})
 	}
 	wg.Wait()
+	r.Op(Op{Client: 10, Start: 10 * time.Second, State: &StateRead{Projection: "p", Key: "k", AtPosition: 2, AsOf: 3, Generation: 1, Rows: []Row{row}}})
+	r.Op(Op{Client: 11, Start: 11 * time.Second, Define: &Define{Type: "T", Number: 1, Body: []byte(`{"schema":{}}`), Generation: 3}})
 	b, err := os.ReadFile(filepath.Join(dir, linesName))
-	if err != nil || strings.Count(string(b), "\n") != 30 {
+	if err != nil || strings.Count(string(b), "\n") != 32 {
 		t.Fatalf("%d lines before the end, %v", strings.Count(string(b), "\n"), err)
 	}
 	want, err := r.Finish(History{
 		Seed: 1 << 63, Command: "go run ./jepsen-lite", Length: time.Minute, Healed: time.Second,
 		Followers: []Follower{{ID: 1, Form: "sse", Prefix: "a", Types: []string{"T"}, After: 1, Done: true, Through: 2}},
 		Nodes: []Node{
-			{Name: "n1", LogID: "L", Events: []Event{{Position: 1, ID: "b"}, e}, Segments: []Segment{{"1.seg", 9, "ab"}}, Worked: map[string]int64{"rolls": 1}},
+			{Name: "n1", LogID: "L", Events: []Event{{Position: 1, ID: "b"}, e}, Segments: []Segment{{"1.seg", 9, "ab"}}, Worked: map[string]int64{"rolls": 1},
+				Tables: []Table{{Projection: "p", Generation: 1, AtPosition: 2, Past: true, Rows: []Row{row}}}},
 			{Name: "n2", LogID: "L", Events: []Event{e}, Segments: []Segment{{"1.seg", 9, "ab"}}},
 		},
 	})
