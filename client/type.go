@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -21,7 +23,7 @@ type TypeSchemas struct {
 }
 
 // RegisterSchema registers the next schema of a type: a JSON document such as
-// docs/schemas.md describes. It returns when the schema is in the log; created is
+// docs/schemas.md describes. It returns when the schema is in force; created is
 // false if it was registered before, the same, which is always safe to do. A
 // schema that can't be used is a *Problem with the place of the fault, for which
 // IsBadDefinition holds. One with another number than the next is a *Problem for
@@ -36,7 +38,29 @@ func (c *Client) RegisterSchema(ctx context.Context, typ string, number uint32, 
 	if err != nil {
 		return false, err
 	}
+	if a.status == http.StatusAccepted {
+		return true, c.waitSchema(ctx, typ, number)
+	}
 	return a.status == http.StatusCreated, nil
+}
+
+// waitSchema returns when a schema is in force: projections may have to be built
+// for it first.
+func (c *Client) waitSchema(ctx context.Context, typ string, number uint32) error {
+	for wait := waitLiveMin; ; wait = min(2*wait, waitLiveMax) {
+		types, err := c.Types(ctx)
+		if err != nil {
+			return err
+		}
+		if slices.ContainsFunc(types, func(t TypeSchemas) bool { return t.Type == typ && t.Newest >= number }) {
+			return nil
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return fmt.Errorf("schema %d of type %q is registered, and waits for the projections that fold the type: %w", number, typ, ctx.Err())
+		}
+	}
 }
 
 // Schema returns a schema of a type, in the form in which RegisterSchema takes

@@ -70,10 +70,10 @@ func (n *Node) proposeUntil(ctx context.Context, appends []*event.Append, comman
 		v := n.views.load()
 		switch {
 		case v.open():
-			pending = n.encode(appends, commands, pending, results, true)
+			pending = n.encode(ctx, appends, commands, pending, results, true)
 			n.proposeLocal(ctx, commands, pending, results)
 		case v.forward != nil:
-			pending = n.encode(appends, commands, pending, results, false)
+			pending = n.encode(ctx, appends, commands, pending, results, false)
 			n.submit(ctx, v.forward, commands, pending, results)
 		default:
 			for _, i := range pending {
@@ -132,12 +132,12 @@ func fail(results []Result, err error) {
 
 // encode makes the commands of the pending appends. On the leader those that it
 // refuses by itself get their outcome now. It returns what is still pending.
-func (n *Node) encode(appends []*event.Append, commands [][]byte, pending []int, results []Result, leads bool) []int {
+func (n *Node) encode(ctx context.Context, appends []*event.Append, commands [][]byte, pending []int, results []Result, leads bool) []int {
 	rest := pending[:0]
 	for _, i := range pending {
 		results[i] = Result{}
 		if commands[i] == nil {
-			if !n.check(appends[i], &results[i]) {
+			if !n.check(ctx, appends[i], &results[i]) {
 				continue
 			}
 			c := event.Command{Kind: event.KindAppend, Seed: event.NewSeed(), Append: *appends[i]}
@@ -150,9 +150,18 @@ func (n *Node) encode(appends []*event.Append, commands [][]byte, pending []int,
 	return rest
 }
 
-// check lets the state machine refuse an append for its data.
-func (n *Node) check(a *event.Append, result *Result) (ok bool) {
+// check lets the state machine refuse an append for its data. A refusal counts
+// only by all that was committed when the append came in: this node may not have
+// applied a schema that its client knows of.
+func (n *Node) check(ctx context.Context, a *event.Append, result *Result) (ok bool) {
 	refused, err := n.sm.Check(a)
+	if refused != nil && err == nil {
+		if err := n.ReadIndex(ctx); err != nil {
+			result.Err = fmt.Errorf("check schemas: %w", err)
+			return false
+		}
+		refused, err = n.sm.Check(a)
+	}
 	switch {
 	case err != nil:
 		result.Err = fmt.Errorf("check schemas: %w", err)

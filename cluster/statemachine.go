@@ -31,7 +31,7 @@ type StateMachine interface {
 	WaitIndex(ctx context.Context, index uint64) error
 
 	// Check refuses, on any node, an append whose data does not conform to the
-	// schemas of its types, and stamps the numbers of those it was held against.
+	// schemas of its types, or else stamps the numbers of those it was held against.
 	Check(a *event.Append) (refused *event.Outcome, err error)
 	// Precheck decides, on the leader and as of what is applied, whether an
 	// append must be refused now. Else Apply may take the append's query

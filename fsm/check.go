@@ -74,39 +74,35 @@ func (v *View) has(stream, id string) (bool, error) {
 }
 
 // Check holds the data of an append's events against the schemas of their types
-// and stamps the schemas' numbers: that which an event names, or else the newest.
-// It returns a refusal, or nil. What any node knows is good enough: Apply sees to
-// it that a type with schemas gets no event without one. An append of which an id
-// is known may be a retry and is not held against anything.
+// and, unless it refuses the append, stamps the schemas' numbers: that which an
+// event names, or else the newest. What any node knows is good enough to accept:
+// Apply sees to it that a type with schemas gets no event without one. An append
+// of which an id is known may be a retry and is not held against anything.
 func (m *Machine) Check(a *event.Append) (*event.Outcome, error) {
 	types := m.Catalog().Types()
 	for i := range a.Events {
-		e := &a.Events[i]
-		if e.Schema == 0 {
-			e.Schema = types.Newest(e.Type)
-		}
-	}
-	for i := range a.Events {
-		e := &a.Events[i]
-		if e.Schema == 0 {
-			continue
-		}
-		refusal, err := conforms(types, e, i)
+		refusal, err := conforms(types, &a.Events[i], i)
 		if err != nil {
 			return nil, err
 		}
 		if refusal == nil {
 			continue
 		}
-		if known, err := m.knowsAny(a); known || err != nil {
-			return nil, err
+		if known, err := m.knowsAny(a); err != nil || !known {
+			return refusal, err
 		}
-		return refusal, nil
+		break
+	}
+	for i := range a.Events {
+		if e := &a.Events[i]; e.Schema == 0 {
+			e.Schema = types.Newest(e.Type)
+		}
 	}
 	return nil, nil
 }
 
-// conforms holds an event's data against the schema that it names.
+// conforms holds an event's data against the schema that it names, or else the
+// newest.
 func conforms(types *schema.Registry, e *event.Event, place int) (*event.Outcome, error) {
 	if newest := types.Newest(e.Type); e.Schema > newest {
 		return schemaUnknown(e, place, newest), nil
@@ -114,7 +110,7 @@ func conforms(types *schema.Registry, e *event.Event, place int) (*event.Outcome
 	var v *schema.Violation
 	switch err := types.Validate(e.Type, e.Schema, e.Data); {
 	case errors.As(err, &v):
-		return violated(e, place, v), nil
+		return violated(place, v), nil
 	default:
 		return nil, err
 	}
@@ -126,8 +122,8 @@ func (m *Machine) knowsAny(a *event.Append) (bool, error) {
 	return v.knows(a)
 }
 
-func violated(e *event.Event, place int, v *schema.Violation) *event.Outcome {
-	o := &event.Outcome{Code: event.SchemaViolation, Violation: &event.Violation{Event: place, Type: e.Type, Schema: e.Schema}}
+func violated(place int, v *schema.Violation) *event.Outcome {
+	o := &event.Outcome{Code: event.SchemaViolation, Violation: &event.Violation{Event: place, Type: v.Type, Schema: v.Schema}}
 	for _, d := range v.Errors {
 		o.Violation.Errors = append(o.Violation.Errors, event.ViolationError{Path: d.Path, Message: d.Message})
 	}

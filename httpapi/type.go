@@ -12,13 +12,14 @@ import (
 // Types are the schemas of event types, and what brings events to the newest of
 // them.
 type Types interface {
-	// Register returns when a schema of a type is in the log for good and visible
-	// to reads of this node; created is false if it was there before, the same.
+	// Register returns when a schema of a type is in the log for good and in force
+	// on this node; or when it has to wait for projections, for longer than the
+	// request should.
 	// Body is the registration as it was sent, not checked. One that can't be
 	// used is bad-definition to Options.Classify, and one whose number is not the
 	// next schema-conflict. An error that Options.Classify does not know leaves
 	// open whether it was written; to register the same again is always safe.
-	Register(ctx context.Context, typ string, number uint32, body []byte) (created bool, err error)
+	Register(ctx context.Context, typ string, number uint32, body []byte) (Registered, error)
 	// Schema returns a registration as JSON. One that does not exist is not-found
 	// to Options.Classify.
 	Schema(typ string, number uint32) ([]byte, error)
@@ -39,6 +40,12 @@ type Upcasts interface {
 	// it sets Type, Schema and Data. After an error, whose text is for people, e
 	// is as it was.
 	Upcast(e *event.Event, to uint32) error
+}
+
+// Registered is what became of a schema.
+type Registered struct {
+	Created bool // false = it was registered before, the same
+	Pending bool // it is not in force yet
 }
 
 // TypeSchemas is a type and the numbers of its schemas.
@@ -91,18 +98,24 @@ func (s *Server) registerSchema(x *exchange) error {
 	defer body.release()
 	ctx, cancel := context.WithTimeout(x.r.Context(), s.opts.AppendTimeout)
 	defer cancel()
-	created, err := s.opts.Types.Register(ctx, typ, number, body.b)
+	registered, err := s.opts.Types.Register(ctx, typ, number, body.b)
 	if err != nil {
 		return s.unsettled(err)
 	}
 	status := http.StatusOK
-	if created {
+	switch {
+	case registered.Pending:
+		status = http.StatusAccepted
+	case registered.Created:
 		status = http.StatusCreated
 	}
 	x.Header()["Location"] = []string{x.r.URL.EscapedPath()}
 	x.about(s.opts.Waiter.Applied())
 	out := appendText([]byte(`{"type":`), typ)
 	out = strconv.AppendUint(append(out, `,"number":`...), uint64(number), 10)
+	if registered.Pending {
+		out = append(out, `,"pending":true`...)
+	}
 	return x.answer(status, append(out, '}'))
 }
 

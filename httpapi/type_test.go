@@ -28,8 +28,9 @@ func TestRegisterSchema(t *testing.T) {
 	ts.do("PUT", path, registration, isJSON).check(t, 200, `{"type":"Order/Placed","number":1}`)
 	ts.get(path).check(t, 200, registration)
 	ts.do("PUT", "/v1/types/A/schemas/1", `{"renamed":1}`, isJSON).check(t, 201)
+	ts.do("PUT", "/v1/types/Pending/schemas/1", `{"pending":1}`, isJSON).check(t, 202, `{"type":"Pending","number":1,"pending":true}`)
 	ts.get("/v1/types").check(t, 200,
-		`{"types":[{"type":"A","newest":1,"schemas":[1],"renamed":"NewA"},{"type":"Order/Placed","newest":1,"schemas":[1]}]}`)
+		`{"types":[{"type":"A","newest":1,"schemas":[1],"renamed":"NewA"},{"type":"Order/Placed","newest":1,"schemas":[1]},{"type":"Pending"`)
 	for _, c := range []struct {
 		name, method, path, body string
 		header                   string

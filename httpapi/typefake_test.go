@@ -25,25 +25,25 @@ func newFakeTypes(f *fakeStore) *fakeTypes {
 	return &fakeTypes{fakeStore: f, bodies: map[string][]string{}}
 }
 
-func (f *fakeTypes) Register(_ context.Context, typ string, number uint32, body []byte) (bool, error) {
+func (f *fakeTypes) Register(_ context.Context, typ string, number uint32, body []byte) (Registered, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.fault != nil {
-		return false, f.fault
+		return Registered{}, f.fault
 	}
 	if strings.Contains(string(body), "sum") {
-		return false, errFakeDefinition
+		return Registered{}, errFakeDefinition
 	}
 	known := f.bodies[typ]
 	if int(number) <= len(known) && known[number-1] == string(body) {
-		return false, nil
+		return Registered{}, nil
 	}
 	if int(number) != len(known)+1 {
-		return false, errFakeNumber
+		return Registered{}, errFakeNumber
 	}
 	f.addLocked(event.Event{Stream: event.StreamTypes, Type: event.TypeSchemaRegistered, Data: []byte(`{}`)})
 	f.bodies[typ] = append(known, string(body))
-	return true, nil
+	return Registered{Created: true, Pending: strings.Contains(string(body), "pending")}, nil
 }
 
 func (f *fakeTypes) Schema(typ string, number uint32) ([]byte, error) {

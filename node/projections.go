@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -182,38 +183,63 @@ func (p projections) StreamState(ctx context.Context, stream string, at httpapi.
 // types are the schemas in the log, as httpapi.Types.
 type types struct{ projections }
 
-func (t types) Register(ctx context.Context, typ string, number uint32, body []byte) (created bool, err error) {
+// enforceWait is how long a registration waits for its schema to be in force,
+// and for one before it.
+const enforceWait = 5 * time.Second
+
+func (t types) Register(ctx context.Context, typ string, number uint32, body []byte) (httpapi.Registered, error) {
 	r, err := schema.Parse(typ, number, body)
 	if err != nil {
-		return false, err
+		return httpapi.Registered{}, err
 	}
 	if err := t.members.ReadIndex(ctx); err != nil {
-		return false, err
+		return httpapi.Registered{}, err
 	}
+	waited, cancel := context.WithTimeout(ctx, enforceWait)
+	defer cancel()
 	// What is wrong with it is told in detail here; the state machine says it in
 	// one sentence.
-	_, err = t.machine.Catalog().Types().With(r)
+	_, err = t.machine.Catalog().Coming().With(r)
 	if errors.Is(err, schema.ErrUnchanged) {
-		return false, nil
+		return httpapi.Registered{Pending: !t.settled(waited)}, nil
 	}
 	if err != nil {
-		return false, err
+		return httpapi.Registered{}, err
 	}
+	t.settled(waited) // if it is not, the state machine says so
 	c, err := event.SystemCommand(event.StreamTypes, event.TypeSchemaRegistered, event.SchemaRegistered{
 		Type: typ, Number: number, Body: json.RawMessage(r.Canonical()),
 	})
 	if err != nil {
-		return false, err
+		return httpapi.Registered{}, err
 	}
 	out, err := t.propose(ctx, c)
-	if err == nil && !out.OK() {
-		err = &refusedError{out.Reason}
+	switch {
+	case err != nil:
+		return httpapi.Registered{}, err
+	case !out.OK():
+		return httpapi.Registered{}, &refusedError{out.Reason}
 	}
-	return out.Code == event.Accepted, err
+	return httpapi.Registered{Created: out.Code == event.Accepted, Pending: !t.settled(waited)}, nil
+}
+
+// settled waits until no schema is pending, and reports whether it came to that.
+func (t types) settled(ctx context.Context) bool {
+	for {
+		changed := t.machine.Changed()
+		if pending, _, _ := t.machine.Catalog().Pending(); pending == nil {
+			return true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 func (t types) Schema(typ string, number uint32) ([]byte, error) {
-	if r := t.machine.Catalog().Types().Registration(typ, number); r != nil {
+	if r := t.machine.Catalog().Coming().Registration(typ, number); r != nil {
 		return r.Canonical(), nil
 	}
 	return nil, fsm.ErrNoSchema

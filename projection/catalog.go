@@ -314,6 +314,10 @@ func (c *Catalog) WentLive(position uint64) []*Generation {
 	return live
 }
 
+// Coming returns the schemas that are registered: those in force, and the
+// pending one.
+func (c *Catalog) Coming() *schema.Registry { return c.coming }
+
 // Types returns the schemas that are in force.
 func (c *Catalog) Types() *schema.Registry { return c.types }
 

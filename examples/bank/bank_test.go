@@ -171,7 +171,7 @@ func testCommands(ctx context.Context, t *testing.T, node string) {
 	if err := do("list"); err != nil || !strings.Contains(out.String(), "account-ada                  30\n") {
 		t.Errorf("got %q, %v", &out, err)
 	}
-	if err := do("rob"); err == nil || !strings.Contains(err.Error(), "Usage") {
+	if err := do("rob"); err == nil || !strings.Contains(err.Error(), "no such command") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -82,7 +82,7 @@ func (b *bank) command(ctx context.Context, args []string, stdout io.Writer) err
 	case name == "list" && len(args) == 0:
 		return b.list(ctx, stdout)
 	}
-	return errors.New("no such command\n" + usage)
+	return errors.New("no such command; -help lists them")
 }
 
 func withAmount(text string, do func(amount int64) error) error {

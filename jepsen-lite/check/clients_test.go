@@ -124,6 +124,9 @@ func TestMeaning(t *testing.T) {
 		{"no length", func(h *history.History) { h.Length = 0 }, "0.0 operations a second"},
 		{"a fault without effect", func(h *history.History) { h.Faults[0].Bit["ended"] = 0 }, "nothing shows that the nemesis kill took effect, in 1 fault"},
 		{"a kind that never struck", func(h *history.History) { h.Nemeses = []string{"kill", "pause"} }, "the nemesis pause never struck"},
+		{"a bank that refuses nothing", func(h *history.History) { h.Workloads = []string{bankWorkload} }, "of the workload bank-guarded only 0 appends were refused by its guard"},
+		{"rows that nobody reads", func(h *history.History) { h.Workloads = []string{rowsWorkload} }, "of the workload projection only 0 reads of rows succeeded"},
+		{"no schema", func(h *history.History) { h.Workloads = []string{schemaWorkload} }, "no schema of the workload schema-change-under-load came into force"},
 		{"a workload without success", func(h *history.History) { h.Workloads = []string{"unheard-of"} }, "of the workload unheard-of only 0 operations succeeded"},
 		{"no installs", func(h *history.History) {
 			for i := range h.Nodes {

@@ -57,7 +57,7 @@ func (s *story) op(op history.Op) {
 	s.h.Ops = append(s.h.Ops, op)
 }
 
-// event is one as it is sent.
+// sentEvent is one as it is sent.
 func sentEvent(stream, typ, id string, schema uint32, data string) history.Event {
 	var form struct{ Amount json.Number }
 	_ = json.Unmarshal([]byte(data), &form) // a text has no amount
@@ -123,20 +123,20 @@ func folded() *history.History {
 	for i, data := range []string{`{"k":274}`, `{"k":274}`, `{"k":275}`} {
 		newest[i].Schema, newest[i].Data, newest[i].Sum = 2, json.RawMessage(data), history.Sum([]byte(data))
 	}
-	s.op(history.Op{Read: &history.Read{Stream: "m", Position: 12, Version: 3, Events: newest}})                                    // 9
-	s.op(history.Op{Read: &history.Read{Stream: "m", Position: 12, Version: 3, Events: raw, Raw: true}})                            // 10
-	s.refuse(codeSchemaViolation, history.Refusal{Schema: 2}, sentEvent("m", "M", "m4", 0, `{"c":1}`))                              // 11
-	s.refuse(codeSchemaViolation, history.Refusal{Schema: 3}, sentEvent("m", "M", "m5", 3, `{"c":1}`))                              // 12
-	a := history.Row{Key: "bank-a", State: `{"balance":20}`, Events: 2, Position: 5}                                                //
-	was := history.Row{Key: "bank-a", State: `{"balance":50}`, Events: 1, Position: 4}                                              //
-	s.op(history.Op{State: &history.StateRead{Projection: "bank", Key: "bank-a", AsOf: 12, Generation: 9, Rows: []history.Row{a}}}) // 13
+	s.op(history.Op{Read: &history.Read{Stream: "m", Position: 12, Version: 3, Events: newest}})         // op 9
+	s.op(history.Op{Read: &history.Read{Stream: "m", Position: 12, Version: 3, Events: raw, Raw: true}}) // op 10
+	s.refuse(codeSchemaViolation, history.Refusal{Schema: 2}, sentEvent("m", "M", "m4", 0, `{"c":1}`))   // 11
+	s.refuse(codeSchemaViolation, history.Refusal{Schema: 3}, sentEvent("m", "M", "m5", 3, `{"c":1}`))   // 12
+	a := history.Row{Key: "bank-a", State: `{"balance":20}`, Events: 2, Position: 5}
+	was := history.Row{Key: "bank-a", State: `{"balance":50}`, Events: 1, Position: 4}
+	s.op(history.Op{State: &history.StateRead{Projection: "bank", Key: "bank-a", AsOf: 12, Generation: 9, Rows: []history.Row{a}}}) // op 13
 	s.op(history.Op{State: &history.StateRead{Projection: "bank", Key: "bank-a", AtPosition: 4, AsOf: 12, Generation: 9, Rows: []history.Row{was}}})
 	s.op(history.Op{State: &history.StateRead{Projection: "bank", Prefix: "bank-", Limit: 1, AsOf: 12, Generation: 9, Rows: []history.Row{a}}})
 	s.op(history.Op{State: &history.StateRead{Projection: "bank", Key: "none", AsOf: 12}})
 	s.op(history.Op{State: &history.StateRead{Projection: "bank", Prefix: "z"}})
-	s.op(history.Op{Define: &history.Define{Projection: "bank", Body: json.RawMessage(bankText), Generation: 9}})        // 18
-	s.op(history.Op{Define: &history.Define{Type: "M", Number: 2, Body: json.RawMessage(secondForm)}})                   // 19
-	s.op(history.Op{Outcome: history.Refused, Code: codeBuilding, State: &history.StateRead{Projection: "x", Key: "a"}}) // 20
+	s.op(history.Op{Define: &history.Define{Projection: "bank", Body: json.RawMessage(bankText), Generation: 9}})        // op 18
+	s.op(history.Op{Define: &history.Define{Type: "M", Number: 2, Body: json.RawMessage(secondForm)}})                   // op 19
+	s.op(history.Op{Outcome: history.Refused, Code: codeBuilding, State: &history.StateRead{Projection: "x", Key: "a"}}) // op 20
 
 	s.h.Length, s.h.Healed, s.h.NoOverdraft = 3*time.Second, 3*time.Second, true
 	s.h.Followers = []history.Follower{{ID: 1, Form: "sse", Prefix: "m", Done: true, Through: 12}}

@@ -89,7 +89,7 @@ func (v *view) unjustified(op *history.Op) string {
 		if !g.Guarding() {
 			continue
 		}
-		t := trial{view: v, g: g, op: op, from: max(least, g.Live), to: min(most, g.until)}
+		t := trial{view: v, g: g, op: op, from: max(least, g.Live), to: min(most, g.until-1)}
 		if t.explains() {
 			return ""
 		}

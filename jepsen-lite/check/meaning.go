@@ -88,18 +88,39 @@ const leastUse = 3
 
 // judgeUsed asks of every workload that was asked for that it was of use.
 func judgeUsed(v *view, verdict *Verdict) {
-	used := map[string]int{"follow": len(v.h.Deliveries)}
+	used, refused, seen := map[string]int{follow: len(v.h.Deliveries)}, map[string]int{}, map[string]int{}
 	for i := range v.h.Ops {
-		if op := &v.h.Ops[i]; op.Outcome == history.OK && op.Append != nil {
+		op := &v.h.Ops[i]
+		switch {
+		case op.Outcome == history.OK && op.Append != nil:
 			used[op.Workload]++
+		case op.Outcome == history.OK && op.State != nil:
+			seen[op.Workload]++
+		case op.Code == codeGuardFailed:
+			refused[op.Workload]++
 		}
 	}
 	for _, w := range v.h.Workloads {
 		if used[w] < leastUse {
 			verdict.problem("of the workload %s only %d operations succeeded", w, used[w])
 		}
+		switch {
+		case w == bankWorkload && refused[w] < leastUse:
+			verdict.problem("of the workload %s only %d appends were refused by its guard", w, refused[w])
+		case w == rowsWorkload && seen[w] < leastUse:
+			verdict.problem("of the workload %s only %d reads of rows succeeded", w, seen[w])
+		case w == schemaWorkload && !v.defined().last().Types().Any():
+			verdict.problem("no schema of the workload %s came into force", w)
+		}
 	}
 }
+
+// Workloads of which more is asked than that they append.
+const (
+	follow         = "follow"
+	rowsWorkload   = "projection"
+	schemaWorkload = "schema-change-under-load"
+)
 
 // bit reports whether something shows that a fault took effect.
 func bit(f *history.Fault) bool {
