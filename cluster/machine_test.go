@@ -33,6 +33,7 @@ type memMachine struct {
 	busy     bool
 	hold     chan struct{} // if not nil, ApplyBatch waits for it to be closed
 	onApply  func(logs []*raft.Log) error
+	check    func(a *event.Append) (*event.Outcome, error)
 	precheck func(a *event.Append) (uint64, *event.Outcome, error)
 	verified []uint64 // VerifiedTo of each client append
 }
@@ -187,7 +188,12 @@ func (m *memMachine) WaitIndex(ctx context.Context, index uint64) error {
 	}
 }
 
-func (m *memMachine) Check(*event.Append) (*event.Outcome, error) { return nil, nil }
+func (m *memMachine) Check(a *event.Append) (*event.Outcome, error) {
+	if m.check != nil {
+		return m.check(a)
+	}
+	return nil, nil
+}
 
 func (m *memMachine) Precheck(a *event.Append) (uint64, *event.Outcome, error) {
 	if m.precheck != nil {

@@ -57,6 +57,50 @@ func TestPropose_Precheck(t *testing.T) {
 	})
 }
 
+// A node refuses an append by its schemas only when it has applied all that was
+// committed before; and an append that was accepted by schemas of the past is
+// checked again.
+func TestPropose_Check(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newMemCluster(t, 3, nil)
+		defer c.closeAll()
+		for i, n := range c.nodes {
+			asked := 0
+			c.machines[i].check = func(a *event.Append) (*event.Outcome, error) {
+				asked++
+				if a.Events[0].ID == "behind" && asked > 1 {
+					return nil, nil
+				}
+				return &event.Outcome{Code: event.SchemaViolation, Violation: &event.Violation{Type: "T"}}, nil
+			}
+			if out, err := n.Propose(context.Background(), one("behind")); err != nil || !out.OK() || asked != 2 {
+				t.Errorf("%s, which is behind: %+v, %v, asked %d times", nodeID(i), out, err, asked)
+			}
+			if out, err := n.Propose(context.Background(), one("bad")); err != nil || out.Code != event.SchemaViolation {
+				t.Errorf("%s: %+v, %v", nodeID(i), out, err)
+			}
+			c.machines[i].check = nil
+		}
+		// Cut off from the others, nobody can say what is current.
+		alone := 1 - min(c.leader(), 1)
+		c.machines[alone].check = func(*event.Append) (*event.Outcome, error) {
+			return &event.Outcome{Code: event.SchemaViolation, Violation: &event.Violation{Type: "T"}}, nil
+		}
+		for i := range c.nodes {
+			if i != alone {
+				c.stop(i)
+			}
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if out, err := c.nodes[alone].Propose(ctx, one("alone")); err == nil {
+			t.Errorf("a node that is alone refuses by its schemas: %+v", out)
+		} else if unknown := (*UnknownError)(nil); errors.As(err, &unknown) {
+			t.Errorf("a node that is alone: the outcome is known: %v", err)
+		}
+	})
+}
+
 // Appends that are proposed together are decided in their order and each by
 // itself.
 func TestProposeAll_KeepsOrder(t *testing.T) {

@@ -61,6 +61,8 @@ func testOneOwner(ctx context.Context, t *testing.T, b *board) {
 	done(t, b.renew(ctx, mine, time.Hour))
 	done(t, b.release(ctx, mine))
 	refused(t, b.complete(ctx, mine, ""), "does not have the task")
+	_, err = b.claim(ctx, free, "ann", time.Hour) // as it was read before all this
+	refused(t, err, "claimed meanwhile")
 	again, err := b.claim(ctx, readTask(ctx, t, b, "wanted"), "ann", time.Hour)
 	done(t, err)
 	done(t, b.complete(ctx, again, "fine"))

@@ -15,6 +15,9 @@ func TestAll_OddHistories(t *testing.T) {
 	r := newRand(t)
 	for range 400 {
 		h := generate(r, r.IntN(30), 1+r.IntN(3), 1+r.IntN(3))
+		if r.IntN(3) == 0 {
+			h = folded()
+		}
 		for range 1 + r.IntN(8) {
 			distort(r, reflect.ValueOf(h).Elem())
 		}
