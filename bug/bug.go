@@ -20,6 +20,11 @@ const (
 	ApplyClock    Name = "apply-clock"
 	LostTail      Name = "lost-tail"
 	NoReadRound   Name = "no-read-round"
+	SkipGuards    Name = "skip-guards"
+	LostRows      Name = "lost-rows"
+	StaleRows     Name = "stale-rows"
+	OldForms      Name = "old-forms"
+	PastRows      Name = "past-rows"
 )
 
 // Description is a mistake in words.
@@ -40,6 +45,11 @@ func All() []Description {
 		{SkipAtLive, "a follower skips the first event after its history"},
 		{ApplyClock, "the state machine takes the time of an event from its own clock"},
 		{LostTail, "a node that starts forgets the last entries of Raft's log"},
+		{SkipGuards, "guards are not evaluated"},
+		{LostRows, "of what a slice folded one record is not written"},
+		{StaleRows, "rows are read before they are folded as far as was asked for"},
+		{OldForms, "reads give events in the form in which they are stored"},
+		{PastRows, "a row of the past lacks the event at its position"},
 		{NoReadRound, "a leader answers linearizable reads without asking whether it still leads"},
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"cairn/bug"
 	"cairn/event"
 	"cairn/index"
 	eventlog "cairn/log"
@@ -90,6 +91,9 @@ func (r *rowReader) before(key string, now projection.Row, at uint64) (row proje
 	row, from, err := r.nearest(key, at)
 	if err != nil {
 		return row, 0, err
+	}
+	if bug.Is(bug.PastRows) {
+		at--
 	}
 	err = r.replay(key, &row, from, at, func(*event.Event) bool {
 		replayed++

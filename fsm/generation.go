@@ -35,6 +35,10 @@ type generation struct {
 	err         error
 }
 
+// minMemTable keeps a node with tiny savepoints, one that is tested, from writing
+// tiny tables: bytes.
+const minMemTable = 64 << 10
+
 // openGeneration opens the current generation as of its savepoint.
 func (m *Machine) openGeneration() (*generation, state, index.Savepoint, error) {
 	fail := func(err error) (*generation, state, index.Savepoint, error) {
@@ -47,7 +51,8 @@ func (m *Machine) openGeneration() (*generation, state, index.Savepoint, error) 
 	}
 	x, saved, err := index.Open(index.Options{
 		FS: fs, Dir: m.opts.Generations.StateDir(), CacheBytes: m.opts.CacheBytes, Logger: m.logger,
-		OnError: func(err error) { _ = m.fail(fmt.Errorf("index: %w", err)) },
+		MemTableBytes: max(m.opts.SavepointBytes*2/3, minMemTable),
+		OnError:       func(err error) { _ = m.fail(fmt.Errorf("index: %w", err)) },
 	})
 	if err != nil {
 		return fail(fmt.Errorf("open the state in %s: %w (if it is damaged, 'cairn rebuild' makes it again from the log)", dir, err))

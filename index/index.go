@@ -39,6 +39,8 @@ type Options struct {
 	// half of it; 0 = 128 MiB. Overlays, open tables and the heads of up to two
 	// million streams (64 MiB) come on top.
 	CacheBytes int64
+	// MemTableBytes is what is gathered before a table is written; 0 = 16 MiB.
+	MemTableBytes int64
 	// ReadOnly opens an index that is there and writes nothing. Nothing that adds
 	// or writes must be called.
 	ReadOnly bool
@@ -115,7 +117,10 @@ func open(o Options, lim limits) (*Index, Savepoint, error) {
 	}
 	x.store.flushed = make(chan struct{}, 1)
 	x.store.dead = make(chan struct{})
-	if err := x.store.open(&o, lim.memTable); err != nil {
+	if o.MemTableBytes > 0 {
+		x.limits.memTable = uint64(o.MemTableBytes)
+	}
+	if err := x.store.open(&o, x.limits.memTable); err != nil {
 		return nil, Savepoint{}, fmt.Errorf("open index %s: %w", o.Dir, err)
 	}
 	sp, err := x.start(o.OnError)

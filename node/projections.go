@@ -10,6 +10,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"cairn/bug"
 	"cairn/cluster"
 	"cairn/event"
 	"cairn/fsm"
@@ -265,6 +266,9 @@ func (t types) List() []httpapi.TypeSchemas {
 }
 
 func (t types) Upcasts() httpapi.Upcasts {
+	if bug.Is(bug.OldForms) {
+		return nil
+	}
 	if registry := t.machine.Catalog().Types(); registry.Upcasting() {
 		return registry
 	}

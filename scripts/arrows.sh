@@ -18,7 +18,7 @@ allowed() {
     fsm) echo event bug log index projection snapshot ;;
     cluster) echo event bug snapshot ;;
     httpapi) echo event bug ;;
-    node) echo event log index projection fsm snapshot datadir cluster httpapi client ;; # client: the files of other nodes
+    node) echo event bug log index projection fsm snapshot datadir cluster httpapi client ;; # client: the files of other nodes
     cmd/node) echo event log snapshot cluster node ;;
     sim) echo event bug snapshot fsm cluster node jepsen-lite ;;
     offline) echo client event log index fsm snapshot datadir ;; # the data of a node that is stopped
