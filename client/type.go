@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -38,10 +39,16 @@ func (c *Client) RegisterSchema(ctx context.Context, typ string, number uint32, 
 	if err != nil {
 		return false, err
 	}
-	if a.status == http.StatusAccepted {
-		return true, c.waitSchema(ctx, typ, number)
+	var registered struct {
+		Created bool `json:"created"`
 	}
-	return a.status == http.StatusCreated, nil
+	if err := json.Unmarshal(a.body, &registered); err != nil {
+		return false, fmt.Errorf("answer of %s: %w", a.node, err)
+	}
+	if a.status == http.StatusAccepted {
+		err = c.waitSchema(ctx, typ, number)
+	}
+	return registered.Created, err
 }
 
 // waitSchema returns when a schema is in force: projections may have to be built

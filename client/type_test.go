@@ -32,17 +32,20 @@ func serveTypes(t *testing.T) (c *Client, requests *[]string) {
 		case strings.Contains(string(body), "lost"):
 			abort()
 		case strings.Contains(string(body), "again"):
-			fmt.Fprint(w, `{"type":"a/b","number":1}`)
+			fmt.Fprint(w, `{"type":"a/b","number":1,"created":false}`)
+		case strings.Contains(string(body), "pending"):
+			w.WriteHeader(http.StatusAccepted)
+			fmt.Fprintf(w, `{"type":"a/b","number":1,"created":%t,"pending":true}`, strings.Contains(string(body), "new"))
 		default:
 			w.WriteHeader(http.StatusCreated)
-			fmt.Fprint(w, `{"type":"a/b","number":1}`)
+			fmt.Fprint(w, `{"type":"a/b","number":1,"created":true}`)
 		}
 	})), requests
 }
 
 func TestRegisterSchema(t *testing.T) {
 	c, requests := serveTypes(t)
-	for body, want := range map[string]bool{`{"schema":{}}`: true, `"again"`: false} {
+	for body, want := range map[string]bool{`{"schema":{}}`: true, `"again"`: false, `"new, pending"`: true, `"known, pending"`: false} {
 		if created, err := c.RegisterSchema(testContext(t), "a/b", 1, []byte(body)); err != nil || created != want {
 			t.Errorf("%s: %v, %v", body, created, err)
 		}

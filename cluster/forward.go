@@ -281,7 +281,7 @@ func (n *Node) serveForward(ctx context.Context, body []byte) ([]byte, error) {
 			results[i].Err = err
 			continue
 		}
-		if n.precheck(&c.Append, b, &results[i]) {
+		if n.precheck(ctx, &c.Append, b, &results[i]) {
 			pending = append(pending, i)
 		}
 	}

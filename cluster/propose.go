@@ -138,16 +138,28 @@ func (n *Node) encode(ctx context.Context, appends []*event.Append, commands [][
 		results[i] = Result{}
 		if commands[i] == nil {
 			if !n.check(ctx, appends[i], &results[i]) {
+				if results[i].Err != nil {
+					return failAll(pending, results, results[i].Err)
+				}
 				continue
 			}
 			c := event.Command{Kind: event.KindAppend, Seed: event.NewSeed(), Append: *appends[i]}
 			commands[i] = event.EncodeCommand(make([]byte, 0, commandSize(appends[i])), &c)
 		}
-		if !leads || n.precheck(appends[i], commands[i], &results[i]) {
+		if !leads || n.precheck(ctx, appends[i], commands[i], &results[i]) {
 			rest = append(rest, i)
 		}
 	}
 	return rest
+}
+
+// failAll gives all the same error, of which nothing was written: none may go
+// ahead of one before it.
+func failAll(pending []int, results []Result, err error) []int {
+	for _, i := range pending {
+		results[i] = Result{Err: err}
+	}
+	return nil
 }
 
 // check lets the state machine refuse an append for its data. A refusal counts
@@ -186,8 +198,14 @@ func commandSize(a *event.Append) int {
 
 // precheck lets the state machine refuse an append as of what is applied here.
 // If it does not, the command says up to where its conditions were checked.
-func (n *Node) precheck(a *event.Append, command []byte, result *Result) (ok bool) {
+func (n *Node) precheck(ctx context.Context, a *event.Append, command []byte, result *Result) (ok bool) {
 	verifiedTo, refused, err := n.sm.Precheck(a)
+	if err == nil && refused != nil && refused.Code == event.Refused {
+		// What it misses may be committed, and known to the client, but not applied.
+		if err = n.ReadIndex(ctx); err == nil {
+			verifiedTo, refused, err = n.sm.Precheck(a)
+		}
+	}
 	switch {
 	case err != nil:
 		result.Err = fmt.Errorf("check conditions: %w", err)

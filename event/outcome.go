@@ -34,6 +34,9 @@ const (
 	SchemaChanged OutcomeCode = 9
 )
 
+// TryAgain begins the Reason of a refusal that does not last.
+const TryAgain = "try again: "
+
 // Outcome is the decision about one append. Only Accepted and Duplicate have
 // positions; a refused append left nothing in the log.
 type Outcome struct {

@@ -101,6 +101,7 @@ type ProjectionDeleted struct {
 type SchemaRegistered struct {
 	Type   string          `json:"type"`
 	Number uint32          `json:"number"`
+	Engine int             `json:"engine"` // number of what compiles schemas and upcasts
 	Body   json.RawMessage `json:"body"`
 }
 

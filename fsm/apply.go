@@ -19,6 +19,10 @@ import (
 type pieces struct {
 	builder eventlog.FrameBuilder
 	events  []event.Event // accepted so far; the first has position state.position before the entry + 1
+	streams []string      // of all events of the entry
+	// stale are the streams of appends that are to be checked and proposed again.
+	// What comes behind them in the entry may have to stay behind them.
+	stale map[string]struct{}
 }
 
 // Apply applies one Raft entry; see ApplyBatch.
@@ -67,13 +71,14 @@ func (m *Machine) apply(l *raft.Log) ([]event.Outcome, error) {
 		now = max(now, bug.Clock())
 	}
 	m.frame.builder.Reset(l.Index, l.Term, m.state.position+1, now)
-	outcomes := make([]event.Outcome, len(entry.Commands))
-	for i, b := range entry.Commands {
-		c, err := event.DecodeCommand(b)
-		if err != nil {
-			return nil, fmt.Errorf("command %d: %w", i, err)
-		}
-		if outcomes[i], err = m.decide(&c, now); err != nil {
+	clear(m.frame.stale)
+	commands, err := m.decode(entry.Commands)
+	if err != nil {
+		return nil, err
+	}
+	outcomes := make([]event.Outcome, len(commands))
+	for i := range commands {
+		if outcomes[i], err = m.decide(&commands[i], now); err != nil {
 			return nil, fmt.Errorf("command %d: %w", i, err)
 		}
 	}
@@ -88,6 +93,23 @@ func (m *Machine) apply(l *raft.Log) ([]event.Outcome, error) {
 	m.stats.events.Add(uint64(len(m.frame.events)))
 	m.stats.commands.Add(uint64(len(entry.Commands)))
 	return outcomes, m.savepoint.consider()
+}
+
+// decode decodes the commands of an entry, and has the index look up their
+// streams.
+func (m *Machine) decode(encoded [][]byte) ([]event.Command, error) {
+	commands := make([]event.Command, len(encoded))
+	m.frame.streams = m.frame.streams[:0]
+	for i, b := range encoded {
+		var err error
+		if commands[i], err = event.DecodeCommand(b); err != nil {
+			return nil, fmt.Errorf("command %d: %w", i, err)
+		}
+		for j := range commands[i].Append.Events {
+			m.frame.streams = append(m.frame.streams, commands[i].Append.Events[j].Stream)
+		}
+	}
+	return commands, m.gen.index.WarmHeads(m.frame.streams)
 }
 
 // decide accepts or refuses one command.
@@ -144,6 +166,7 @@ func (m *Machine) accept(c *event.Command, now int64, pairs []index.Pair) (event
 	}
 	if len(m.state.catalog.Guarding()) > 0 && c.Kind != event.KindSystem {
 		rows := newGuarded(m.state.catalog, m.gen.index)
+		rows.first = o.First
 		for i := range events {
 			refusal, err := rows.fold(&events[i], i)
 			if err != nil {

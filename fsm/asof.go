@@ -1,6 +1,7 @@
 package fsm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -29,15 +30,21 @@ var (
 	ErrNoRow = errors.New("no such row at that moment")
 	// ErrNotByStream says that versions mean nothing to a projection.
 	ErrNotByStream = errors.New("the rows of this projection are not streams, so that a version does not say when: give a position or a time")
-	// ErrUpcast says that an event could not be brought to the newest schema.
-	ErrUpcast = errors.New("an event can't be brought to the newest schema of its type: read the stream to see which")
 	// ErrTooManyEvents says that a state would take too long to fold.
 	ErrTooManyEvents = fmt.Errorf("the stream has more than %d events until then: define a projection for it, which keeps its state", maxReplay)
+	// ErrStateTooLarge says that the merged data of a stream's events is too much
+	// for one answer.
+	ErrStateTooLarge = errors.New("the merged data of the stream's events is larger than 1 MiB: define a projection that keeps what is needed of it")
 )
 
-// maxReplay bounds the events that are merged for the state of a stream without
-// a projection.
-const maxReplay = 100_000
+const (
+	// maxReplay bounds the events that are merged for the state of a stream without
+	// a projection.
+	maxReplay = 100_000
+	// lookEvery is after how many events a reader looks whether anybody still waits
+	// for it.
+	lookEvery = 256
+)
 
 // asOf is a moment as a position: the last one that belongs to it.
 type asOf struct {
@@ -70,18 +77,26 @@ func (v *View) resolve(at Moment, stream string) (asOf, error) {
 	return asOf{math.MaxUint64, true}, nil
 }
 
-// rowReader reads the rows of one generation as of moments. It belongs to one
+// rowReader reads the rows of one generation as of a moment. It belongs to one
 // goroutine.
 type rowReader struct {
+	m       *Machine
 	view    *View
 	gen     *projection.Generation
 	catalog *projection.Catalog
 	keys    rowKeys
+	moment  asOf
+}
+
+// close gives back the view and the rows.
+func (r *rowReader) close() {
+	r.view.Close()
+	r.m.folds.release(r.gen.ID)
 }
 
 // before returns a row as of a position, given the row as it is now, and how
 // many events were folded for it.
-func (r *rowReader) before(key string, now projection.Row, at uint64) (row projection.Row, replayed uint64, err error) {
+func (r *rowReader) before(ctx context.Context, key string, now projection.Row, at uint64) (row projection.Row, replayed uint64, err error) {
 	if now.Last <= at {
 		if now.Failed != nil && now.Failed.Position > at {
 			now.Failed = nil
@@ -95,7 +110,7 @@ func (r *rowReader) before(key string, now projection.Row, at uint64) (row proje
 	if bug.Is(bug.PastRows) {
 		at--
 	}
-	err = r.replay(key, &row, from, at, func(*event.Event) bool {
+	err = r.replay(ctx, key, &row, from, at, func(*event.Event) bool {
 		replayed++
 		return true
 	})
@@ -114,19 +129,25 @@ func (r *rowReader) nearest(key string, at uint64) (projection.Row, uint64, erro
 
 // replay folds the events of a row after one position up to another one. each is
 // told of those that changed it, and ends the replay by false.
-func (r *rowReader) replay(key string, row *projection.Row, after, through uint64, each func(e *event.Event) bool) error {
+func (r *rowReader) replay(ctx context.Context, key string, row *projection.Row, after, through uint64, each func(e *event.Event) bool) error {
 	through = min(through, r.view.position)
 	if through <= after {
 		return nil
 	}
+	looked := 0
 	fold := func(e *event.Event) (bool, error) {
+		if looked++; looked%lookEvery == 0 && ctx.Err() != nil {
+			return false, ctx.Err()
+		}
 		changed, err := r.fold(key, row, e)
 		return row.Failed == nil && err == nil && (!changed || each(e)), err
 	}
 	if !r.gen.ByStream() {
 		return r.eachOfRow(key, after, through, fold)
 	}
-	events, err := r.view.Select(Selection{Filter: event.Filter{Stream: key}, After: after, Before: through + 1})
+	filter := r.gen.Filter()
+	filter.Stream, filter.StreamPrefix, filter.Category = key, "", "" // what has a row matches them
+	events, err := r.view.Select(Selection{Filter: filter, After: after, Before: through + 1})
 	if err != nil {
 		return err
 	}

@@ -108,7 +108,7 @@ func builtTo(e *event.Event) (position uint64, ok bool) {
 // before is written past it, as when the generation was built.
 func (m *Machine) takeOver(c *projection.Catalog, g *projection.Generation) ([]index.Pair, error) {
 	m.folds.takeOver(g.ID)
-	if err := foldUpTo(c, g, m.gen.log, m.state.position, m.gen.index); err != nil {
+	if err := foldUpTo(c, g, m.gen.log, m.state.position, m.gen.index, m.takingOver(g)); err != nil {
 		return nil, err
 	}
 	rows := newGuarded(c, m.gen.index)
@@ -122,9 +122,29 @@ func (m *Machine) takeOver(c *projection.Catalog, g *projection.Generation) ([]i
 	return rows.pairs, nil
 }
 
+// takeOverLog is after how many positions a node that is far behind says how far
+// it has taken a generation over.
+const takeOverLog = 1_000_000
+
+// takingOver returns what foldUpTo calls while Apply waits for it: a node that
+// is behind may have all of its log to fold, and tells so.
+func (m *Machine) takingOver(g *projection.Generation) func(position uint64) error {
+	through, next := m.state.position, uint64(0)
+	return func(position uint64) error {
+		if through-position > maxTakeOver && position >= next {
+			next = position + takeOverLog
+			m.logger.Info("folding a projection that goes live, before anything more is applied",
+				"projection", g.Name, "generation", g.ID, "position", position, "through", through)
+		}
+		m.folds.report(m.gen, g, position)
+		return m.stopped()
+	}
+}
+
 // foldUpTo folds a generation that is not yet in force from where it is up to a
-// position.
-func foldUpTo(c *projection.Catalog, g *projection.Generation, log *eventlog.Log, through uint64, store rowStore) error {
+// position. Before each slice each is called with the position reached; an error
+// of it ends the folding.
+func foldUpTo(c *projection.Catalog, g *projection.Generation, log *eventlog.Log, through uint64, store rowStore, each func(position uint64) error) error {
 	from, err := storedCursor(store, g)
 	if err != nil || from >= through {
 		return err
@@ -132,7 +152,10 @@ func foldUpTo(c *projection.Catalog, g *projection.Generation, log *eventlog.Log
 	events := log.Scan(from + 1)
 	defer events.Close()
 	for from < through {
-		if from, err = foldSlice(c, g, events, through, store); err != nil {
+		if err := each(from); err != nil {
+			return err
+		}
+		if from, err = foldSlice(c, g, events, min(through, from+sliceWindow), store); err != nil {
 			return err
 		}
 	}

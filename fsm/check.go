@@ -141,10 +141,21 @@ func schemaUnknown(e *event.Event, place int, newest uint32) *event.Outcome {
 }
 
 // stale reports whether an append was checked against other schemas than those
-// in force. It is for Apply.
+// in force, or touches a stream of one before it in the entry that was. It is for
+// Apply.
 func (m *Machine) stale(a *event.Append) bool {
 	types := m.state.catalog.Types()
-	return slices.ContainsFunc(a.Events, func(e event.Event) bool {
-		return e.Schema == 0 && types.Newest(e.Type) > 0
-	})
+	if !slices.ContainsFunc(a.Events, func(e event.Event) bool {
+		_, behind := m.frame.stale[e.Stream]
+		return behind || e.Schema == 0 && types.Newest(e.Type) > 0
+	}) {
+		return false
+	}
+	if m.frame.stale == nil {
+		m.frame.stale = make(map[string]struct{})
+	}
+	for i := range a.Events {
+		m.frame.stale[a.Events[i].Stream] = struct{}{}
+	}
+	return true
 }

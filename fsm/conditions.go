@@ -6,6 +6,7 @@ import (
 	"cairn/bug"
 	"cairn/event"
 	"cairn/index"
+	"cairn/projection"
 )
 
 // heads is what a condition is decided on: the whole index as Apply sees it, or
@@ -63,9 +64,12 @@ func violation(on heads, c *event.Condition, verifiedTo uint64) (*event.Conflict
 // the way is committed. An append of which any id is known is left to Apply,
 // since it may be a retry that must not be refused for its own events.
 //
-// It also refuses an event that compensates none of its stream. That is for the
-// leader alone to say: it has applied all that a client can have seen.
+// It also refuses an event that compensates none of its stream, as of what is
+// applied here.
 func (m *Machine) Precheck(a *event.Append) (verifiedTo uint64, refusal *event.Outcome, err error) {
+	if len(a.Events) == 1 && isCatalog(a.Events[0].Stream) {
+		return 0, nil, projection.CheckEvent(&a.Events[0])
+	}
 	if !hasQuery(a.Conditions) && !compensates(a) {
 		return 0, nil, nil
 	}

@@ -127,7 +127,7 @@ func (f *folder) fold(ctx context.Context) error {
 	if progress == nil {
 		progress = func(uint64) {}
 	}
-	return foldFrames(ctx, f.log, &f.state, f.index, f.rows(), progress, func() error {
+	return foldFrames(ctx, f.log, &f.state, f.index, f.rows(ctx), progress, func() error {
 		if f.index.OverlayBytes() < f.options.SavepointBytes {
 			return nil
 		}
@@ -197,10 +197,10 @@ type rowFold func(st *state, e *event.Event) error
 // rows folds into the index of the folder as Apply did: at the event that puts
 // a generation in force, all before it; after that each event before it is
 // added.
-func (f *folder) rows() rowFold {
+func (f *folder) rows(ctx context.Context) rowFold {
 	return func(st *state, e *event.Event) error {
 		if event.IsSystem(e.Stream) {
-			return f.takeOver(st, e)
+			return f.takeOver(ctx, st, e)
 		}
 		if len(st.catalog.Guarding()) == 0 {
 			return nil
@@ -219,9 +219,9 @@ func (f *folder) rows() rowFold {
 	}
 }
 
-func (f *folder) takeOver(st *state, e *event.Event) error {
+func (f *folder) takeOver(ctx context.Context, st *state, e *event.Event) error {
 	for _, g := range st.catalog.WentLive(e.Position) {
-		if err := foldUpTo(st.catalog, g, f.log, e.Position-1, f.index); err != nil {
+		if err := foldUpTo(st.catalog, g, f.log, e.Position-1, f.index, func(uint64) error { return ctx.Err() }); err != nil {
 			return err
 		}
 	}

@@ -1,9 +1,12 @@
 package fsm
 
 import (
+	"bytes"
 	"encoding/json"
+	"slices"
 
 	"cairn/event"
+	"cairn/index"
 	"cairn/projection"
 )
 
@@ -36,11 +39,43 @@ type FailedRow struct {
 	Reason   string
 }
 
-// maxFailures bounds how many failures are counted.
-const maxFailures = 10_000
+const (
+	// maxFailures bounds how many failures are counted.
+	maxFailures = 1_000
+	// maxUnkeyed bounds the failures without a row that are kept of a generation.
+	// A row fails once; these may be as many as there are events.
+	maxUnkeyed = 10_000
+)
+
+// boundUnkeyed takes the failures without a row that are too many for their
+// generation out of what a slice writes, and notes how many there are.
+func boundUnkeyed(g *projection.Generation, pairs []index.Pair, store rowSource) ([]index.Pair, error) {
+	keys := keysOf(g)
+	prefix := keys.prefix(failurePrefix)
+	unkeyed := func(p index.Pair) bool { return bytes.HasPrefix(p.Key, prefix) && p.Value[0] == 0 }
+	if !slices.ContainsFunc(pairs, unkeyed) {
+		return pairs, nil
+	}
+	value, _, err := store.Row(keys.unkeyed())
+	if err != nil {
+		return nil, err
+	}
+	n, err := decodeCursor(value)
+	if err != nil {
+		return nil, err
+	}
+	pairs = slices.DeleteFunc(pairs, func(p index.Pair) bool {
+		if !unkeyed(p) {
+			return false
+		}
+		n++
+		return n > maxUnkeyed
+	})
+	return append(pairs, index.Pair{Key: keys.unkeyed(), Value: encodeCursor(min(n, maxUnkeyed))}), nil
+}
 
 // Failures returns the first failures of a generation, at most limit, and how
-// many there are; counting ends at 10,000.
+// many there are; counting ends at 1,000.
 func (m *Machine) Failures(g *projection.Generation, limit int) (first []FailedRow, total int, err error) {
 	gen, err := m.hold()
 	if err != nil {

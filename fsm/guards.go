@@ -16,9 +16,16 @@ import (
 type guarded struct {
 	catalog *projection.Catalog
 	rows    rowSource
+	first   uint64         // position of the append's first event
 	changed map[string]int // by key of a record: its place in pairs
 	pairs   []index.Pair
+	bytes   int                // of rows that were read and pairs that were made
+	budget  *projection.Budget // of the evaluations
 }
+
+// maxGuardBytes bounds the rows that one append may have read and written: Apply
+// stands meanwhile, and what is written waits in memory for the next savepoint.
+const maxGuardBytes = 8 << 20
 
 // rowSource gives the newest value of a record of a projection, nil if it has
 // none.
@@ -27,7 +34,7 @@ type rowSource interface {
 }
 
 func newGuarded(c *projection.Catalog, rows rowSource) *guarded {
-	return &guarded{catalog: c, rows: rows}
+	return &guarded{catalog: c, rows: rows, budget: projection.NewBudget()}
 }
 
 // fold folds the next event. The outcome is nil, or why the append is refused;
@@ -43,7 +50,7 @@ func (f *guarded) fold(e *event.Event, place int) (*event.Outcome, error) {
 			return foldFailed(g, "", place, 0, err), nil
 		}
 		if in == nil || brought != e {
-			in = projection.NewInput(brought)
+			in = projection.NewInputWithin(brought, f.budget)
 		}
 		refusal, err := f.foldOne(g, in, e, place)
 		if refusal != nil || err != nil {
@@ -71,7 +78,13 @@ func (f *guarded) foldOne(g *projection.Generation, in *projection.Input, e *eve
 	if row.Failed != nil {
 		return foldFailed(g, key, place, row.Last, fmt.Errorf("this row stopped at position %d: %s", row.Failed.Position, row.Failed.Reason)), nil
 	}
-	last := row.Last
+	if f.bytes += len(row.State); f.bytes > maxGuardBytes {
+		return foldFailed(g, key, place, 0, fmt.Errorf("the rows that this append changes come to over %d MiB: send its events in several appends", maxGuardBytes>>20)), nil
+	}
+	last, err := f.lastBefore(g, key, row.Last)
+	if err != nil {
+		return nil, err
+	}
 	pairs, violation, err := foldRow(g, key, &row, in, e, !bug.Is(bug.SkipGuards))
 	if err != nil {
 		return foldFailed(g, key, place, last, err), nil
@@ -83,6 +96,19 @@ func (f *guarded) foldOne(g *projection.Generation, in *projection.Input, e *eve
 	}
 	f.note(pairs)
 	return nil, nil
+}
+
+// lastBefore returns the position of the last event in a row before this append.
+func (f *guarded) lastBefore(g *projection.Generation, key string, last uint64) (uint64, error) {
+	if last < f.first {
+		return last, nil
+	}
+	value, _, err := f.rows.Row(keysOf(g).row(key))
+	if err != nil || value == nil {
+		return 0, err
+	}
+	row, err := projection.DecodeRow(value)
+	return row.Last, err
 }
 
 // foldAccepted folds an event that stands in the log into one generation: what
@@ -126,6 +152,7 @@ func (f *guarded) row(g *projection.Generation, key string) (projection.Row, err
 
 func (f *guarded) note(pairs []index.Pair) {
 	for _, p := range pairs {
+		f.bytes += len(p.Value)
 		if at, ok := f.changed[string(p.Key)]; ok {
 			f.pairs[at] = p
 			continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -177,10 +178,7 @@ func TestProjection_RowStopsAndTheRestGoesOn(t *testing.T) {
 	if err != nil || s.Row.Failed == nil || s.Row.Failed.Position != 5 || string(s.Row.State) != `{"last":1,"n":1,"sum":1}` {
 		t.Errorf("the row that stopped: %+v, %v", s, err)
 	}
-	_, g := m.Catalog().Find("total")
-	if g == nil {
-		g, _ = m.Catalog().Find("total")
-	}
+	g, _ := m.Catalog().Find("total")
 	failures, total, err := m.Failures(g, 5)
 	if err != nil || total != 1 || failures[0].Key != "Deposited" || failures[0].Position != 5 {
 		t.Errorf("failures %+v, %d, %v", failures, total, err)
@@ -223,8 +221,8 @@ func TestRow_AsOf_ReplaysFewEvents(t *testing.T) {
 	}
 }
 
-// Every interleaving of appends, definitions, savepoints, restarts and installs
-// gives the rows of a plain fold over the log, on every machine, now and as of
+// Every interleaving of appends, definitions, schemas, savepoints, restarts, crashes
+// and rebuilds gives the rows of a plain fold over the log, on every machine, now and as of
 // every position.
 func TestProjections_EqualTheFold(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -245,7 +243,9 @@ func TestProjections_EqualTheFold(t *testing.T) {
 func anyStep(t *rapid.T, l *ledger, m *Machine) {
 	names := map[string]string{"account": accountDefinition, "total": totalDefinition, "merged": mergedDefinition}
 	name := rapid.SampledFrom([]string{"account", "total", "merged"}).Draw(t, "projection")
-	switch rapid.IntRange(0, 9).Draw(t, "kind") {
+	switch rapid.IntRange(0, 11).Draw(t, "kind") {
+	case 10, 11:
+		anySchemaStep(t, l, m)
 	case 0:
 		definition := names[name]
 		if rapid.Bool().Draw(t, "another") {
@@ -264,8 +264,8 @@ func anyStep(t *rapid.T, l *ledger, m *Machine) {
 	case 2, 3:
 		if _, g := m.Catalog().Find(name); g != nil {
 			// In one entry with appends before and after it.
-			deposit := amount("a-1", "Deposited", "5")
-			outcomes(t, m, []*raft.Log{l.add(appended(deposit), enforced(t, m, name), appended(deposit))})
+			deposit := stamped(t, m, amount("a-1", "Deposited", "5"))
+			outcomes(t, m, []*raft.Log{l.add(deposit, enforced(t, m, name), deposit)})
 		}
 	default:
 		var commands []event.Command
@@ -277,10 +277,48 @@ func anyStep(t *rapid.T, l *ledger, m *Machine) {
 					rapid.SampledFrom([]string{"Deposited", "Withdrawn", "Other"}).Draw(t, "type"),
 					rapid.SampledFrom([]string{"1", "2.5", "3", "3", "1e0", `"x"`}).Draw(t, "amount")).Events...)
 			}
+			if refused, err := m.Check(&a); err != nil || refused != nil { // it stamps the schemas
+				t.Fatalf("check: %+v, %v", refused, err)
+			}
 			commands = append(commands, appended(a))
 		}
 		outcomes(t, m, []*raft.Log{l.add(commands...)})
 	}
+}
+
+// anySchemaStep registers a schema, or goes on with one that is pending.
+func anySchemaStep(t *rapid.T, l *ledger, m *Machine) {
+	pending, lacking, _ := m.Catalog().Pending()
+	switch {
+	case pending != nil && len(lacking) > 0:
+		live, next := m.Catalog().Find(lacking[0])
+		if next == nil {
+			next = live
+		}
+		c, err := m.DefineCommand(lacking[0], next.Definition().Canonical())
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		outcomes(t, m, []*raft.Log{l.add(c)})
+	case pending != nil:
+		_, position := m.Applied()
+		c, err := SchemaLiveCommand(pending, position)
+		if err != nil {
+			t.Fatalf("%v", err)
+		}
+		outcomes(t, m, []*raft.Log{l.add(c, stamped(t, m, amount("a-1", "Deposited", "7")))})
+	default:
+		typ := rapid.SampledFrom([]string{"Deposited", "Withdrawn"}).Draw(t, "type with a schema")
+		body := `{"schema":{},"upcast":"{'amount': data.amount + 1}","examples":[{"old":{"amount":1},"new":{"amount":2}}]}`
+		register(t, l, m, typ, m.Catalog().Types().Newest(typ)+1, body)
+	}
+}
+
+func stamped(t *rapid.T, m *Machine, a event.Append) event.Command {
+	if refused, err := m.Check(&a); err != nil || refused != nil {
+		t.Fatalf("check: %+v, %v", refused, err)
+	}
+	return appended(a)
 }
 
 // followDrawn applies all entries to another machine, which saves and restarts
@@ -311,7 +349,9 @@ func followDrawn(t *rapid.T, l *ledger) *Machine {
 func stop(t *rapid.T, fs *vfs.MemFS, m *Machine) *vfs.MemFS {
 	how := rapid.SampledFrom([]string{"close", "crash", "rebuild"}).Draw(t, "how")
 	if how == "crash" {
-		crashed := fs.CrashClone(vfs.CrashCloneCfg{})
+		// What was not synced may have reached the disk all the same.
+		seed := rapid.Uint64().Draw(t, "crash seed")
+		crashed := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rapid.SampledFrom([]int{0, 50, 100}).Draw(t, "unsynced"), RNG: rand.New(rand.NewPCG(seed, 1))})
 		_ = m.Close()
 		return crashed
 	}
@@ -357,7 +397,9 @@ func compareWithFold(t *rapid.T, a, b *Machine) {
 			if err != nil {
 				t.Fatalf("%v", err)
 			}
-			plainFold(t, g, rows, &e)
+			if brought, err := a.Catalog().Bring(g, &e); err == nil && g.Matches(&e) {
+				plainFold(t, g, rows, brought)
+			}
 			for _, m := range []*Machine{a, b} {
 				comparePage(t, m, name, Moment{Position: position}, rows)
 			}
@@ -369,9 +411,6 @@ func compareWithFold(t *rapid.T, a, b *Machine) {
 }
 
 func plainFold(t *rapid.T, g *projection.Generation, rows map[string]plainRow, e *event.Event) {
-	if !g.Matches(e) {
-		return
-	}
 	in := projection.NewInput(e)
 	key, ok, err := g.Key(in)
 	if err != nil {

@@ -16,12 +16,14 @@ import (
 //	kept     gen │ 'k' │ len, key │ ^position       projection.Row as of that position, so that the nearest before a moment comes first
 //	event    gen │ 'e' │ len, key │ position        nothing: the event was folded into the row. Not kept of rows that are streams: their postings say it
 //	failure  gen │ 'f' │ position                   len, key, reason: the event there stopped the row, or has no key itself
-//	cursor   gen │ 'c'                              position up to which the generation is folded; not kept of one that Apply folds
+//	unkeyed  gen │ 'n'                              how many of the failures have no row: no more are kept than maxUnkeyed
+//	cursor   gen │ 'c'                              position up to which the generation is folded; that of one that Apply folds stays where it took over
 const (
 	rowPrefix     = 'r'
 	keptPrefix    = 'k'
 	eventPrefix   = 'e'
 	failurePrefix = 'f'
+	unkeyedPrefix = 'n'
 	cursorPrefix  = 'c'
 )
 
@@ -38,6 +40,8 @@ func (k rowKeys) prefix(kind byte) []byte {
 func (k rowKeys) all() []byte { return binary.BigEndian.AppendUint64(nil, k.gen) }
 
 func (k rowKeys) row(key string) []byte { return append(k.prefix(rowPrefix), key...) }
+
+func (k rowKeys) unkeyed() []byte { return k.prefix(unkeyedPrefix) }
 
 func (k rowKeys) cursor() []byte { return k.prefix(cursorPrefix) }
 
@@ -97,6 +101,9 @@ func decodeCursor(b []byte) (uint64, error) {
 const (
 	keepEvents = 256
 	keepFactor = 4
+	// eventOverhead stands for what reading an event costs besides its data, in
+	// bytes: many small events are as much as a few large ones.
+	eventOverhead = 64
 )
 
 // foldRow folds an event into a row and returns the records that change. row is
@@ -124,7 +131,7 @@ func foldRow(g *projection.Generation, key string, row *projection.Row, in *proj
 	row.State = next
 	row.Events++
 	row.Last = e.Position
-	row.Since += uint64(len(e.Data))
+	row.Since += uint64(len(e.Data)) + eventOverhead
 	var pairs []index.Pair
 	if row.Events-row.Kept >= keepEvents && row.Since >= keepFactor*uint64(len(next)) {
 		row.Kept, row.Since = row.Events, 0

@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -9,13 +10,14 @@ import (
 	"github.com/hashicorp/raft"
 
 	"cairn/event"
+	"cairn/projection"
 )
 
 // register registers a schema and returns what became of it.
 func register(t failer, l *ledger, m *Machine, typ string, number uint32, body string) event.Outcome {
 	t.Helper()
 	c, err := event.SystemCommand(event.StreamTypes, event.TypeSchemaRegistered,
-		event.SchemaRegistered{Type: typ, Number: number, Body: []byte(body)})
+		event.SchemaRegistered{Type: typ, Number: number, Engine: projection.Engine, Body: []byte(body)})
 	if err != nil {
 		t.Fatalf("%v", err)
 	}
@@ -175,5 +177,68 @@ func TestPrecheck_CompensatesAnEventOfItsStream(t *testing.T) {
 	both := event.Append{Events: append(one("b-3", "Paid", withID("p3")).Events, one("b-3", "Refunded", func(e *event.Event) { e.Compensates = "p3" }).Events...)}
 	if _, refusal, err := m.Precheck(&both); err != nil || refusal != nil {
 		t.Errorf("an event of the same append: %+v, %v", refusal, err)
+	}
+}
+
+// What stands behind an append that is to be proposed again, in the same entry and
+// in one of its streams, stays behind it.
+func TestStale_KeepsTheOrderOfAStream(t *testing.T) {
+	m := openMachine(t, vfs.NewMem(), nil)
+	defer m.Close()
+	l := newLedger(t)
+	outcomes(t, m, l.logs)
+	if o := register(t, l, m, "Paid", 1, firstSchema); !o.OK() {
+		t.Fatalf("%+v", o)
+	}
+	entry := l.add(appended(one("b-1", "Paid")), appended(one("b-1", "Other")), appended(one("b-2", "Other")))
+	var codes []event.OutcomeCode
+	for _, o := range outcomes(t, m, []*raft.Log{entry}) {
+		codes = append(codes, o.Code)
+	}
+	if want := []event.OutcomeCode{event.SchemaChanged, event.SchemaChanged, event.Accepted}; !slices.Equal(codes, want) {
+		t.Errorf("%v, want %v", codes, want)
+	}
+	if o := decided(t, m, l.add(appended(one("b-1", "Other")))); o.Code != event.Accepted {
+		t.Errorf("in the next entry: %+v", o)
+	}
+}
+
+// A type that has rules is not renamed to one that has none: its guards would be
+// off, and nobody told.
+func TestSchema_RenameKeepsRules(t *testing.T) {
+	m := openMachine(t, vfs.NewMem(), nil)
+	defer m.Close()
+	l := newLedger(t)
+	outcomes(t, m, l.logs)
+	define(t, l, m, "account", accountDefinition)
+	body := `{"schema":{},"upcast":"data","renamed":"Taken","examples":[{"old":{},"new":{}}]}`
+	if o := register(t, l, m, "Withdrawn", 1, body); o.Code != event.Refused || !strings.Contains(o.Reason, "account") {
+		t.Errorf("renamed under a guard: %+v", o)
+	}
+	if o := register(t, l, m, "Other", 1, body); o.Code != event.Accepted {
+		t.Errorf("renamed without rules: %+v", o)
+	}
+}
+
+// One append may not have Apply read and write rows without end, nor evaluate.
+func TestGuard_BoundsTheWorkOfAnAppend(t *testing.T) {
+	m := openMachine(t, vfs.NewMem(), nil)
+	defer m.Close()
+	l := newLedger(t)
+	outcomes(t, m, l.logs)
+	define(t, l, m, "big", `{"match":{"category":"big"},"key":"'all'","when":{"Filled":"event.data","*":"{'n': event.position}"},"guards":{"*":[{"rule":"true","message":"no"}]}}`)
+	text := strings.Repeat("x", 60<<10)
+	if o := decided(t, m, l.add(appended(one("big-1", "Filled", func(e *event.Event) { e.Data = []byte(`{"text":"` + text + `"}`) })))); !o.OK() {
+		t.Fatalf("%+v", o)
+	}
+	var many event.Append
+	for range 1000 {
+		many.Events = append(many.Events, one("big-1", "Touched").Events...)
+	}
+	if o := decided(t, m, l.add(appended(many))); o.Code != event.FoldFailed || !strings.Contains(o.Guard.Message, "several appends") {
+		t.Errorf("a thousand events on a large row: %+v", o)
+	}
+	if o := decided(t, m, l.add(appended(one("big-1", "Touched")))); !o.OK() {
+		t.Errorf("one event on it: %+v", o)
 	}
 }

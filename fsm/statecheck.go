@@ -48,8 +48,9 @@ func (s *StateCheck) Close() error { return s.index.Close() }
 
 // Compare folds the log from its beginning to P and returns how the state
 // differs from what comes out: in what the machine knows (members, version,
-// time, tree), and in every record of its index. No difference means that all
-// answers are those that the log gives. It takes little memory, whatever the
+// time, tree), and in every record of its index but the rows of projections,
+// which are not looked at: what makes them anew is a rebuild. No difference means
+// that all other answers are those that the log gives. It takes little memory, whatever the
 // length of the log: the log is read once and the index is read once, each in
 // its own order, and fingerprints of both are compared (index.Digest).
 //

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -155,19 +156,20 @@ func (s *Server) propose(ctx context.Context, a *event.Append, refused int) (eve
 	ctx, cancel := context.WithTimeout(ctx, s.opts.AppendTimeout)
 	defer cancel()
 	o, err := s.opts.Appender.Propose(ctx, a)
-	return o, s.decided(a, &o, err, refused)
+	return o, s.decided(ctx, a, &o, err, refused)
 }
 
-// decided counts a decision and returns the problem it is, if it is one.
-func (s *Server) decided(a *event.Append, o *event.Outcome, err error, refused int) *problem {
+// decided counts a decision and returns the problem it is, if it is one. While
+// ctx is not done it may look for what stood in the way.
+func (s *Server) decided(ctx context.Context, a *event.Append, o *event.Outcome, err error, refused int) *problem {
 	var p *problem
 	switch {
 	case err != nil:
 		p = s.appendProblem(a, err)
 	case !o.OK():
-		p = outcomeProblem(o, refused)
+		p = outcomeProblem(o, len(a.Events), refused)
 		if c := o.Conflict; c != nil && c.Kind == event.NoMatch {
-			if typ := s.typeAt(c.Position); typ != "" {
+			if typ := s.typeAt(ctx, c.Position); typ != "" {
 				p.text("conflicting_type", typ)
 			}
 		}
@@ -207,13 +209,14 @@ func (s *Server) appendProblem(a *event.Append, err error) *problem {
 }
 
 // conflictWait is how long an answer waits for this node to have the event that
-// the leader found in the way.
+// the leader found in the way. Appends of a convoy have no conditions, so that
+// no two of them wait.
 const conflictWait = 100 * time.Millisecond
 
 // typeAt returns the type of a committed event, "" if this node does not get it
 // in time.
-func (s *Server) typeAt(position uint64) string {
-	ctx, cancel := context.WithTimeout(context.Background(), conflictWait)
+func (s *Server) typeAt(ctx context.Context, position uint64) string {
+	ctx, cancel := context.WithTimeout(ctx, conflictWait)
 	defer cancel()
 	if s.opts.Waiter.WaitPosition(ctx, position) != nil {
 		return ""
@@ -227,14 +230,14 @@ func (s *Server) typeAt(position uint64) string {
 	return e.Type
 }
 
-// outcomeProblem is the problem of an append that was refused; refused is the
-// status when a condition did not hold.
-func outcomeProblem(o *event.Outcome, refused int) *problem {
+// outcomeProblem is the problem of an append of that many events that was
+// refused; refused is the status when a condition did not hold.
+func outcomeProblem(o *event.Outcome, events, refused int) *problem {
 	switch o.Code {
 	case event.GuardFailed, event.FoldFailed:
-		return guardProblem(o)
+		return guardProblem(o.Guard, o.Code == event.FoldFailed, events)
 	case event.SchemaViolation:
-		return violationProblem(o.Violation)
+		return violationProblem(o.Violation, events)
 	case event.SchemaChanged:
 		return problemf(Overloaded, "schemas changed while it was decided; nothing was written")
 	case event.ConditionFailed:
@@ -251,6 +254,9 @@ func outcomeProblem(o *event.Outcome, refused int) *problem {
 		return p.number("actual", c.Actual)
 	case event.IDReused:
 		return problemf(IDReused, "an id was appended before with other events, or only some of these events were").ids(o.Reused)
+	}
+	if reason, ok := strings.CutPrefix(o.Reason, event.TryAgain); ok {
+		return problemf(Overloaded, "%s; try again", reason)
 	}
 	return problemf(InvalidEvent, "%s", o.Reason)
 }

@@ -127,7 +127,7 @@ func (s *Server) proposeAll(ctx context.Context, lines []*pending) {
 		if err == nil {
 			o = outcomes[i]
 		}
-		p.settle(&o, s.decided(&p.append, &o, err, http.StatusConflict))
+		p.settle(&o, s.decided(ctx, &p.append, &o, err, http.StatusConflict))
 	}
 }
 

@@ -26,9 +26,10 @@ type follower struct {
 	sub  *subscription
 	beat *time.Ticker
 
-	out  *held // nil while there is nothing to send
-	need int   // bytes that out lacked for the next event
-	sent int   // events in out
+	out   *held     // nil while there is nothing to send
+	need  int       // bytes that out lacked for the next event
+	sent  int       // events in out
+	batch []*recent // room for what the hub gives; nil while there is nothing to send
 }
 
 // follow answers with events for as long as the client stays.
@@ -235,19 +236,16 @@ func (f *follower) live() error {
 	defer f.release()
 	for {
 		f.form = f.s.form(f.raw)
-		got := f.s.hub.gather(f.sub, func(r *recent) bool {
-			a := f.form.of(&r.event)
-			if !f.room(a.room()) {
-				return false
+		got := f.s.hub.gather(f.sub, f.batch[:0])
+		for _, r := range got.events {
+			if !f.put(r) {
+				f.s.hub.giveBack(f.sub, r.event.Position)
+				got.state = more
+				break
 			}
-			if a.isStored() {
-				f.out.b = f.frame.encoded(f.out.b, a.Position, r.encoded())
-			} else {
-				f.out.b = f.frame.event(f.out.b, a)
-			}
-			f.sent++
-			return true
-		})
+		}
+		clear(got.events) // the ring may drop them while this waits for its client
+		f.batch = got.events
 		if err := f.push(); err != nil {
 			return err
 		}
@@ -265,6 +263,21 @@ func (f *follower) live() error {
 			return err
 		}
 	}
+}
+
+// put adds an event to what is gathered, or declines it for lack of room.
+func (f *follower) put(r *recent) bool {
+	a := f.form.of(&r.event)
+	if !f.room(a.room()) {
+		return false
+	}
+	if a.isStored() {
+		f.out.b = f.frame.encoded(f.out.b, a.Position, r.encoded())
+	} else {
+		f.out.b = f.frame.event(f.out.b, a)
+	}
+	f.sent++
+	return true
 }
 
 // followChunk is what a follower gathers before it is sent. An event that is
@@ -312,6 +325,7 @@ func (f *follower) push() error {
 
 // release lets go of the buffer until there is something to send again.
 func (f *follower) release() {
+	f.batch = nil
 	if f.out != nil {
 		f.out.release()
 		f.out = nil

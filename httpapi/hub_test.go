@@ -27,7 +27,10 @@ func (h *hub) drain(t *testing.T, s *subscription, store *fakeStore) (got []uint
 		}
 	}
 	for {
-		g := h.gather(s, func(r *recent) bool { take(&r.event); return true })
+		g := h.gather(s, nil)
+		for _, r := range g.events {
+			take(&r.event)
+		}
 		switch g.state {
 		case upToDate:
 			return got

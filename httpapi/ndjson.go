@@ -90,6 +90,12 @@ type pending struct {
 	undone bool // failed, but sent again it may yet succeed
 }
 
+// compensates reports whether an event of an append takes back another one, which
+// may stand in a line before it: that one must be applied first.
+func compensates(a *event.Append) bool {
+	return slices.ContainsFunc(a.Events, func(e event.Event) bool { return e.Compensates != "" })
+}
+
 // lineup is the appends of one request that are under way. A line is proposed
 // when those before it that it may depend on are decided: without goOn the one
 // line before, else those that touch one of its streams. A query may look at
@@ -140,7 +146,7 @@ func (l *lineup) readAll() {
 				return
 			}
 			p.append, p.fault = l.parse(line)
-			p.simple = p.fault == nil && len(p.append.Conditions) == 0
+			p.simple = p.fault == nil && len(p.append.Conditions) == 0 && !compensates(&p.append)
 		}
 		l.order(p)
 		if !l.enqueue(p) {

@@ -135,10 +135,12 @@ func (s *Server) projection(x *exchange) error {
 	if err != nil {
 		return err
 	}
-	if _, err := s.asOf(x); err != nil {
+	p := x.params(with("failures")...)
+	failures := p.choice("failures", "true", "false") == "true"
+	if _, err := s.settleParams(x, p); err != nil {
 		return err
 	}
-	status, err := s.opts.Projections.Status(x.r.Context(), name)
+	status, err := s.opts.Projections.Status(x.r.Context(), name, failures)
 	if err != nil {
 		return s.ofProjection(err, name)
 	}
@@ -172,35 +174,34 @@ func badDefinition(p *problem, f *Fault) {
 	}
 }
 
-// guardProblem is the problem of an append that a projection with guards does
-// not let in.
-func guardProblem(o *event.Outcome) *problem {
-	g := o.Guard
-	if o.Code == event.FoldFailed {
-		p := problemf(FoldFailed, "projection %q can't fold %s into row %q: %s", g.Projection, placeOf(g.Event), clip(g.Key), g.Message)
+// guardProblem is the problem of an append of that many events that a projection
+// with guards does not let in: it failed to fold one, or a guard is not true.
+func guardProblem(g *event.GuardFailure, failed bool, events int) *problem {
+	if failed {
+		p := problemf(FoldFailed, "projection %q can't fold %s into row %q: %s", g.Projection, placeOf(g.Event, events), clip(g.Key), g.Message)
 		return p.text("projection", g.Projection).number("event", uint64(g.Event)).text("key", g.Key).text("message", g.Message)
 	}
 	why := g.Message
 	if why == "" {
 		why = g.Rule
 	}
-	p := problemf(GuardFailed, "a guard of projection %q does not let %s happen to %q: %s", g.Projection, placeOf(g.Event), clip(g.Key), why)
+	p := problemf(GuardFailed, "a guard of projection %q does not let %s happen to %q: %s", g.Projection, placeOf(g.Event, events), clip(g.Key), why)
 	p.text("projection", g.Projection).number("event", uint64(g.Event)).text("key", g.Key)
 	return p.text("guard", g.Rule).text("message", why).number("state_position", g.StatePosition)
 }
 
-// placeOf names an event of an append, which may be the only one.
-func placeOf(i int) string {
-	if i == 0 {
+// placeOf names an event of an append of that many.
+func placeOf(i, of int) string {
+	if i == 0 && of == 1 {
 		return "the event"
 	}
 	return "events[" + strconv.Itoa(i) + "]"
 }
 
-// violationProblem is the problem of an append with data that is against a
-// schema. The member "type" is that of every problem.
-func violationProblem(v *event.Violation) *problem {
-	p := problemf(SchemaViolation, "%s is not what schema %d of %q asks for", placeOf(v.Event), v.Schema, v.Type)
+// violationProblem is the problem of an append of that many events with data that
+// is against a schema. The member "type" is that of every problem.
+func violationProblem(v *event.Violation, events int) *problem {
+	p := problemf(SchemaViolation, "%s is not what schema %d of %q asks for", placeOf(v.Event, events), v.Schema, v.Type)
 	if len(v.Errors) > 0 {
 		if first := v.Errors[0]; first.Path != "" {
 			p.detail += ": " + first.Path + ": " + first.Message

@@ -237,6 +237,7 @@ func TestAppend_Guarded(t *testing.T) {
 		}}}, 422, `"detail":"events[2] is not what schema 3 of \"T\" asks for: /amount: must be a number","event":2,"event_type":"T","schema":3,` +
 			`"errors":[{"path":"/amount","message":"must be a number"},{"path":"","message":"lacks \"b\""}]}`},
 		{event.Outcome{Code: event.SchemaChanged}, 503, `"type":"urn:cairn:error:overloaded"`},
+		{event.Outcome{Code: event.Refused, Reason: event.TryAgain + "it is early"}, 503, `"type":"urn:cairn:error:overloaded","title":"The server has too much to do","status":503,"detail":"it is early; try again"`},
 	} {
 		store := newFakeStore()
 		ts := serve(t, store, func(o *Options) { o.Appender = &refusing{store, c.outcome} })
@@ -252,6 +253,26 @@ func TestAppend_Guarded(t *testing.T) {
 			}
 		}
 	}
+}
+
+// The first of several events is named as the others are.
+func TestAppend_GuardedFirstOfSeveral(t *testing.T) {
+	outcome := event.Outcome{Code: event.GuardFailed, Guard: &event.GuardFailure{Projection: "account", Key: "a", Rule: "false"}}
+	store := newFakeStore()
+	ts := serve(t, store, func(o *Options) { o.Appender = &refusing{store, outcome} })
+	ts.post("/v1/append", `{"events":[{"stream":"a","type":"T"},{"stream":"a","type":"T"}]}`).check(t, 409, `does not let events[0] happen to`)
+	ts.post("/v1/append", `{"events":[{"stream":"a","type":"T"}]}`).check(t, 409, `does not let the event happen to`)
+}
+
+// Failures take time to find: who does not ask for them gets none.
+func TestProjection_StatusWithoutFailures(t *testing.T) {
+	ts, _ := serveProjections(t)
+	const path = "/v1/projections/counts"
+	ts.get(path).check(t, http.StatusOK, `"rows":{"failed":1},"failures":[`)
+	if got := ts.get(path + "?failures=false&consistency=local"); got.status != http.StatusOK || strings.Contains(got.body, "fail") {
+		t.Errorf("%d %s", got.status, got.body)
+	}
+	ts.get(path+"?failures=0").check(t, http.StatusBadRequest, "failures: must be")
 }
 
 // A projection can't be waited for longer than the request may take.
@@ -273,6 +294,7 @@ func checkProjections(check func(method, path, target, body string, headers ...s
 	check("PUT", name, "/v1/projections/counts", `{"key":"sum"}`, isJSON)
 	check("GET", "/v1/projections", "/v1/projections", "")
 	check("GET", name, "/v1/projections/counts", "")
+	check("GET", name, "/v1/projections/counts?failures=false", "")
 	check("GET", name, "/v1/projections/none", "")
 	check("GET", rows, "/v1/projections/counts/rows", "")
 	check("GET", rows, "/v1/projections/counts/rows?limit=1", "")

@@ -85,7 +85,7 @@ func (p *fakeProjections) Statuses(context.Context) ([]ProjectionStatus, error) 
 	for name, d := range p.defined {
 		status := ProjectionStatus{
 			Name: name, Generation: d.Generation, State: StateLive, Guarding: true, Since: d.Generation + 1, Position: 7, Head: 9,
-			Progress: 0.78, Rows: RowCounts{Failed: 1}, Failures: []RowFailure{{Key: "a", Position: 3, Reason: "no <such> overload"}},
+			Progress: 0.78, Rows: &RowCounts{Failed: 1}, Failures: []RowFailure{{Key: "a", Position: 3, Reason: "no <such> overload"}},
 			Definition: []byte(p.bodies[name]),
 		}
 		next := status
@@ -97,7 +97,7 @@ func (p *fakeProjections) Statuses(context.Context) ([]ProjectionStatus, error) 
 	return list, p.fault
 }
 
-func (p *fakeProjections) Status(ctx context.Context, name string) (ProjectionStatus, error) {
+func (p *fakeProjections) Status(ctx context.Context, name string, failures bool) (ProjectionStatus, error) {
 	list, err := p.Statuses(ctx)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -107,6 +107,10 @@ func (p *fakeProjections) Status(ctx context.Context, name string) (ProjectionSt
 	i := slices.IndexFunc(list, func(s ProjectionStatus) bool { return s.Name == name })
 	if err != nil {
 		return ProjectionStatus{}, err
+	}
+	if !failures {
+		list[i].Rows, list[i].Failures = nil, nil
+		list[i].Next.Rows, list[i].Next.Failures = nil, nil
 	}
 	return list[i], nil
 }

@@ -28,9 +28,9 @@ type Definitions interface {
 	// more.
 	Delete(ctx context.Context, name string) error
 	// Statuses returns all projections in the order of their names, as this
-	// node has them, and Status one.
+	// node has them, and Status one; without failures it need not look for them.
 	Statuses(ctx context.Context) ([]ProjectionStatus, error)
-	Status(ctx context.Context, name string) (ProjectionStatus, error)
+	Status(ctx context.Context, name string, failures bool) (ProjectionStatus, error)
 }
 
 // States are the rows of projections and the merged states of streams.
@@ -71,11 +71,11 @@ type ProjectionStatus struct {
 	Generation uint64         `json:"generation"`
 	State      string         `json:"state"` // StateBuilding or StateLive
 	Guarding   bool           `json:"guarding"`
-	Since      uint64         `json:"since,omitzero"` // the position from which it is live
-	Position   uint64         `json:"position"`       // folded up to here on this node
-	Head       uint64         `json:"head"`           // applied up to here on this node
-	Progress   float64        `json:"progress"`       // 0 to 1
-	Rows       RowCounts      `json:"rows"`
+	Since      uint64         `json:"since,omitzero"`    // the position from which it is live
+	Position   uint64         `json:"position"`          // folded up to here on this node
+	Head       uint64         `json:"head"`              // applied up to here on this node
+	Progress   float64        `json:"progress"`          // 0 to 1
+	Rows       *RowCounts     `json:"rows,omitzero"`     // nil = they were not looked for
 	Failures   []RowFailure   `json:"failures,omitzero"` // some of the failed rows, at most 10
 	Definition jsontext.Value `json:"definition"`
 	// Next is the generation that is built beside this one, to replace it.

@@ -295,7 +295,11 @@ func firstOf(errs ...error) error {
 // asOf returns the position that a read with no parameters but those about
 // consistency is answered as of, and says so in the answer's header.
 func (s *Server) asOf(x *exchange) (uint64, error) {
-	p := x.params(consistency...)
+	return s.settleParams(x, x.params(consistency...))
+}
+
+// settleParams is asOf of a read that has other parameters too.
+func (s *Server) settleParams(x *exchange, p *params) (uint64, error) {
 	q := p.reading()
 	if p.err != nil {
 		return 0, p.err

@@ -77,8 +77,9 @@ func (h *hub) position(s *subscription) uint64 {
 	return s.after
 }
 
-// gathered says how a gather ended.
+// gathered is what a gather found.
 type gathered struct {
+	events        []*recent
 	state         gatherState
 	from, through uint64 // of behind
 }
@@ -87,13 +88,14 @@ type gatherState uint8
 
 const (
 	upToDate gatherState = iota // there is nothing more
-	more                        // put declined an event
+	more                        // there may be more
 	behind                      // the ring begins later: read [from, through] and call moved
 )
 
-// gather offers the events that s was woken for to put, which returns false to
-// decline one. No event is taken twice.
-func (h *hub) gather(s *subscription, put func(*recent) bool) gathered {
+// gather appends events that s was woken for to into, about as many as make a
+// chunk. They count as handled, except for what is given back. The caller works
+// on them without the lock: an upcast may take long.
+func (h *hub) gather(s *subscription, into []*recent) gathered {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	if !s.dirty || s.from > h.seen {
@@ -104,14 +106,25 @@ func (h *hub) gather(s *subscription, put func(*recent) bool) gathered {
 	if len(h.ring) == 0 || h.ring[0].event.Position > s.from {
 		return gathered{state: behind, from: s.from, through: h.seen}
 	}
+	size := 0
 	for _, r := range h.ring[s.from-h.ring[0].event.Position:] {
-		if s.matches(&r.event) && !put(r) {
-			return gathered{state: more}
+		if s.matches(&r.event) {
+			if size += roomFor(&r.event); size > followChunk && len(into) > 0 {
+				return gathered{events: into, state: more}
+			}
+			into = append(into, r)
 		}
 		s.after, s.from = r.event.Position, r.event.Position+1
 	}
 	s.dirty = false
-	return gathered{state: upToDate}
+	return gathered{events: into, state: upToDate}
+}
+
+// giveBack says that s has not handled what it gathered at from and above.
+func (h *hub) giveBack(s *subscription, from uint64) {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	s.after, s.from, s.dirty = from-1, from, true
 }
 
 // moved says that s has handled everything up to after by itself.

@@ -113,6 +113,7 @@ func (s *Server) registerSchema(x *exchange) error {
 	x.about(s.opts.Waiter.Applied())
 	out := appendText([]byte(`{"type":`), typ)
 	out = strconv.AppendUint(append(out, `,"number":`...), uint64(number), 10)
+	out = strconv.AppendBool(append(out, `,"created":`...), registered.Created)
 	if registered.Pending {
 		out = append(out, `,"pending":true`...)
 	}

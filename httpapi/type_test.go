@@ -21,14 +21,14 @@ func TestRegisterSchema(t *testing.T) {
 	ts, types := typed(t, filled(3))
 	path := "/v1/types/Order%2FPlaced/schemas/1"
 	a := ts.do("PUT", path, registration, isJSON)
-	a.check(t, 201, `{"type":"Order/Placed","number":1}`)
+	a.check(t, 201, `{"type":"Order/Placed","number":1,"created":true}`)
 	if a.header.Get("Location") != path || a.header.Get("Cairn-Position") == "" || a.header.Get("Cairn-Leader") == "" {
 		t.Errorf("header %v", a.header)
 	}
-	ts.do("PUT", path, registration, isJSON).check(t, 200, `{"type":"Order/Placed","number":1}`)
+	ts.do("PUT", path, registration, isJSON).check(t, 200, `{"type":"Order/Placed","number":1,"created":false}`)
 	ts.get(path).check(t, 200, registration)
 	ts.do("PUT", "/v1/types/A/schemas/1", `{"renamed":1}`, isJSON).check(t, 201)
-	ts.do("PUT", "/v1/types/Pending/schemas/1", `{"pending":1}`, isJSON).check(t, 202, `{"type":"Pending","number":1,"pending":true}`)
+	ts.do("PUT", "/v1/types/Pending/schemas/1", `{"pending":1}`, isJSON).check(t, 202, `{"type":"Pending","number":1,"created":true,"pending":true}`)
 	ts.get("/v1/types").check(t, 200,
 		`{"types":[{"type":"A","newest":1,"schemas":[1],"renamed":"NewA"},{"type":"Order/Placed","newest":1,"schemas":[1]},{"type":"Pending"`)
 	for _, c := range []struct {
@@ -222,6 +222,60 @@ func TestUpcast_Grows(t *testing.T) {
 		if got := f.line(); !strings.Contains(got, `"was":1`) {
 			t.Fatalf("line %d: %.100s", i, got)
 		}
+	}
+	if got := f.line(); !strings.Contains(got, "caught_up") {
+		t.Fatalf("got %.100s", got)
+	}
+	var live []event.Event
+	for i := range 40 {
+		live = append(live, event.Event{Stream: "s", Type: "OldOne", ID: fmt.Sprint("live", i), Data: fmt.Append(nil, i)})
+	}
+	store.add(live...)
+	for i := range 40 {
+		if got, want := f.line(), fmt.Sprintf(`"was":%d,`, i); !strings.Contains(got, want) {
+			t.Fatalf("live line %d: %.100s", i, got)
+		}
+	}
+}
+
+// stuckUpcasts do not end with events of type OldStuck until they are let go.
+type stuckUpcasts struct {
+	fakeUpcasts
+	begun chan struct{}
+	letGo chan struct{}
+}
+
+func (u stuckUpcasts) Upcast(e *event.Event, to uint32) error {
+	if e.Type == "OldStuck" {
+		u.begun <- struct{}{}
+		<-u.letGo
+	}
+	return u.fakeUpcasts.Upcast(e, to)
+}
+
+// A follower whose events take long to upcast stops no other.
+func TestUpcastOfFollowers_SlowOneStopsNoOther(t *testing.T) {
+	ts, types := typed(t, filled(1))
+	upcasts := stuckUpcasts{begun: make(chan struct{}), letGo: make(chan struct{})}
+	types.upcasts = upcasts
+	stuck := ts.follow(ts.h1, "/v1/streams/stuck/events?follow=true")
+	other := ts.follow(ts.h1, "/v1/streams/other/events?follow=true")
+	for _, f := range []*tail{stuck, other} {
+		if got := f.line(); !strings.Contains(got, "caught_up") {
+			t.Fatal(got)
+		}
+	}
+	ts.store.add(event.Event{Stream: "stuck", Type: "OldStuck", ID: "1", Data: []byte(`1`)})
+	<-upcasts.begun
+	for i := range 3 {
+		ts.store.add(event.Event{Stream: "other", Type: "T", ID: fmt.Sprint(i), Data: fmt.Append(nil, i)})
+		if got, want := other.line(), fmt.Sprintf(`"data":%d`, i); !strings.Contains(got, want) {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	close(upcasts.letGo)
+	if got := stuck.line(); !strings.Contains(got, `"was":1`) {
+		t.Error(got)
 	}
 }
 

@@ -249,11 +249,15 @@ func (x *Index) Freeze() {
 // latest is a view of all that was added.
 func (x *Index) latest() *View { return x.View(math.MaxUint64) }
 
-// Head returns where a stream stands now.
-func (x *Index) Head(stream string) (Head, error) {
+func (x *Index) initHeads() {
 	if x.heads == nil {
 		x.heads = newHeadCache(minHeadSets, maxHeadSets)
 	}
+}
+
+// Head returns where a stream stands now.
+func (x *Index) Head(stream string) (Head, error) {
+	x.initHeads()
 	if h, ok := x.heads.get(stream); ok {
 		return h, nil
 	}

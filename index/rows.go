@@ -27,6 +27,10 @@ type Pair struct{ Key, Value []byte }
 // once: no reader sees a part. The Apply goroutine calls it. Keys and values are
 // kept: the caller does not change them.
 func (x *Index) AddAppend(events []event.Event, pairs []Pair) {
+	if len(pairs) == 0 { // a view sees an append whole by its position
+		x.AddAll(events)
+		return
+	}
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for i := range events {

@@ -71,10 +71,16 @@ func classify(err error) (httpapi.Fault, bool) {
 		return httpapi.Fault{Code: httpapi.NotFound}, true
 	case errors.Is(err, fsm.ErrNoProjection), errors.Is(err, fsm.ErrNoRow), errors.Is(err, fsm.ErrNoSchema):
 		return httpapi.Fault{Code: httpapi.NotFound}, true
-	case errors.Is(err, fsm.ErrNotByStream), errors.Is(err, fsm.ErrTooManyEvents), errors.As(err, &refused):
+	case errors.Is(err, fsm.ErrNotByStream), errors.Is(err, fsm.ErrTooManyEvents):
 		return httpapi.Fault{Code: httpapi.InvalidRequest}, true
-	case errors.Is(err, fsm.ErrUpcast):
-		return httpapi.Fault{Code: httpapi.FoldFailed}, true
+	case errors.Is(err, fsm.ErrStateTooLarge):
+		return httpapi.Fault{Code: httpapi.TooLarge}, true
+	case errors.Is(err, projection.ErrRow):
+		return httpapi.Fault{Code: httpapi.Corrupt, Detail: err.Error()}, true
+	case errors.As(err, &refused) && refused.transient:
+		return httpapi.Fault{Code: httpapi.Overloaded}, true
+	case errors.As(err, &refused):
+		return httpapi.Fault{Code: httpapi.InvalidRequest}, true
 	case errors.As(err, &building):
 		return httpapi.Fault{Code: httpapi.Building, Progress: building.Progress}, true
 	case errors.As(err, &definition):

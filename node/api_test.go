@@ -7,9 +7,11 @@ import (
 	"testing"
 
 	"cairn/cluster"
+	"cairn/event"
 	"cairn/fsm"
 	"cairn/httpapi"
 	eventlog "cairn/log"
+	"cairn/projection"
 )
 
 // What promises that nothing was written must be exactly that: an error that
@@ -30,6 +32,11 @@ func TestClassify(t *testing.T) {
 		{cluster.ErrClosed, httpapi.Overloaded},
 		{fsm.ErrClosed, httpapi.Overloaded},
 		{fmt.Errorf("read: %w", damaged), httpapi.Corrupt},
+		{refusal(&event.Outcome{Code: event.Refused, Reason: event.TryAgain + "busy"}), httpapi.Overloaded},
+		{refusal(&event.Outcome{Code: event.Refused, Reason: "there are too many"}), httpapi.InvalidRequest},
+		{refusal(&event.Outcome{Code: event.Accepted}), ""},
+		{fsm.ErrStateTooLarge, httpapi.TooLarge},
+		{fmt.Errorf("row: %w", projection.ErrRow), httpapi.Corrupt},
 		{&cluster.UnknownError{Cause: cluster.ErrNoLeader}, ""},
 		{&cluster.UnknownError{Cause: fsm.ErrClosed}, ""},
 		{&cluster.UnknownError{Cause: damaged}, ""},
@@ -40,6 +47,9 @@ func TestClassify(t *testing.T) {
 		if fault.Code != tt.code || ok != (tt.code != "") {
 			t.Errorf("classify(%v) = %q, %t, want %q", tt.err, fault.Code, ok, tt.code)
 		}
+	}
+	if got := refusal(&event.Outcome{Code: event.Refused, Reason: event.TryAgain + "busy"}).Error(); got != "busy; try again" {
+		t.Errorf("a refusal that does not last reads %q", got)
 	}
 	if f, _ := classify(damaged); f.File != "x.seg" || f.Offset != 7 {
 		t.Errorf("damage is %+v", f)

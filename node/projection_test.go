@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	"cairn/event"
 	"cairn/fsm"
 	"cairn/httpapi"
+	"cairn/projection"
 )
 
 const accounts = `{"match":{"category":"account"},"init":{"balance":0},
@@ -166,6 +168,63 @@ func TestProjection_RowsComeWithASnapshot(t *testing.T) {
 	}
 	expectRows(t, third, first)
 	expectRows(t, second, first)
+}
+
+// A voter whose HTTP address nobody reaches does not keep projections from going
+// live. What is not there can't be deleted, and the list shows what there is.
+func TestProjection_LiveWithoutAVoterThatCantBeAsked(t *testing.T) {
+	first := newWhole(t, "n1", nil)
+	newWhole(t, "n2", nil, first.gossip)
+	newWhole(t, "n3", func(o *Options) { o.Cluster.HTTP = "http://127.0.0.1:1" }, first.gossip)
+	eventually(t, "three voters", func() bool { return voters(first) == 3 })
+	p := projections{first.Machine(), first.Cluster()}
+	first.define("account", accounts)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	if err := p.Delete(ctx, "none"); !errors.Is(err, fsm.ErrNoProjection) {
+		t.Errorf("delete what is not there: %v", err)
+	}
+	list, err := p.Statuses(ctx)
+	if err != nil || len(list) != 1 || list[0].State != httpapi.StateLive || list[0].Rows == nil {
+		t.Errorf("list %+v, %v", list, err)
+	}
+	if s, err := p.Status(ctx, "account", false); err != nil || s.Rows != nil {
+		t.Errorf("status %+v, %v", s, err)
+	}
+	if err := p.Delete(ctx, "account"); err != nil {
+		t.Error(err)
+	}
+	if _, err := p.Status(ctx, "account", false); !errors.Is(err, fsm.ErrNoProjection) {
+		t.Errorf("status of what is deleted: %v", err)
+	}
+}
+
+// A type is listed while its first schema waits for projections.
+func TestTypesOf_FirstSchemaPending(t *testing.T) {
+	c := projection.NewCatalog()
+	take := func(position uint64, stream, typ string, body any) {
+		t.Helper()
+		command, err := event.SystemCommand(stream, typ, body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e := command.Append.Events[0]
+		e.Position = position
+		if c, err = c.With(&e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	take(2, event.StreamProjections, event.TypeProjectionDefined, event.ProjectionDefined{
+		Name: "account", Engine: projection.Engine, Definition: json.RawMessage(accounts),
+	})
+	take(3, event.StreamTypes, event.TypeSchemaRegistered, event.SchemaRegistered{
+		Type: "Deposited", Number: 1, Engine: projection.Engine,
+		Body: json.RawMessage(`{"schema":{},"upcast":"data","examples":[{"old":{},"new":{}}]}`),
+	})
+	got, err := json.Marshal(typesOf(c))
+	if want := `[{"type":"Deposited","newest":0,"schemas":[],"pending":1}]`; err != nil || string(got) != want {
+		t.Errorf("%s, %v; want %s", got, err, want)
+	}
 }
 
 // expectRows compares the rows of all projections of two nodes.

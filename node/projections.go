@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -26,35 +27,49 @@ type projections struct {
 	members *cluster.Node
 }
 
-// refusedError is why the state machine did not take up a definition.
-type refusedError struct{ reason string }
+// refusedError is why the state machine did not take up a definition: nothing
+// was written.
+type refusedError struct {
+	reason    string
+	transient bool // the same may be taken up a moment later
+}
 
 func (e *refusedError) Error() string { return e.reason }
+
+// refusal returns why a command that was decided is not in the log; nil if it is.
+func refusal(out *event.Outcome) error {
+	if out.OK() {
+		return nil
+	}
+	if reason, ok := strings.CutPrefix(out.Reason, event.TryAgain); ok {
+		return &refusedError{reason: reason + "; try again", transient: true}
+	}
+	return &refusedError{reason: out.Reason}
+}
 
 // defineTries is how often a definition is made again because a schema was
 // registered at the same time.
 const defineTries = 3
 
 func (p projections) Define(ctx context.Context, name string, body []byte) (httpapi.Defined, error) {
-	// What it is compiled against are the schemas that everybody knows.
-	if err := p.members.ReadIndex(ctx); err != nil {
-		return httpapi.Defined{}, err
-	}
 	var out event.Outcome
-	for range defineTries {
+	for try := 1; ; try++ {
+		// What it is compiled against are the schemas that everybody knows.
+		if err := p.members.ReadIndex(ctx); err != nil {
+			return httpapi.Defined{}, err
+		}
 		c, err := p.machine.DefineCommand(name, body)
 		if err != nil {
 			return httpapi.Defined{}, err
 		}
-		if out, err = p.propose(ctx, c); err != nil {
-			return httpapi.Defined{}, err
-		}
-		if out.OK() {
+		out, err = p.propose(ctx, c)
+		if err == nil {
 			break
 		}
-	}
-	if !out.OK() {
-		return httpapi.Defined{}, &refusedError{out.Reason}
+		var refused *refusedError
+		if !errors.As(err, &refused) || !refused.transient || try == defineTries {
+			return httpapi.Defined{}, err
+		}
 	}
 	d := httpapi.Defined{Generation: out.First, Changed: out.Code == event.Accepted, State: httpapi.StateBuilding}
 	if live, _ := p.machine.Catalog().Find(name); live != nil && live.ID == d.Generation {
@@ -63,14 +78,21 @@ func (p projections) Define(ctx context.Context, name string, body []byte) (http
 	return d, nil
 }
 
-// propose returns when a command is decided and this node has applied what it
-// did.
+// propose returns when a command is in the log and this node has applied it. A
+// *refusedError means that it is not.
 func (p projections) propose(ctx context.Context, c event.Command) (event.Outcome, error) {
 	out, err := p.members.ProposeSystem(ctx, c)
-	if err == nil && out.OK() {
-		err = p.machine.WaitPosition(ctx, out.Last)
+	if err == nil {
+		err = refusal(&out)
 	}
-	return out, err
+	if err != nil {
+		return out, err
+	}
+	if err := p.machine.WaitPosition(ctx, out.Last); err != nil {
+		// It is in the log, so the answer may not say that nothing was written.
+		return out, &cluster.UnknownError{Cause: fmt.Errorf("wait for position %d: %w", out.Last, err)}
+	}
+	return out, nil
 }
 
 func (p projections) Delete(ctx context.Context, name string) error {
@@ -78,17 +100,23 @@ func (p projections) Delete(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	out, err := p.propose(ctx, c)
-	if err == nil && !out.OK() {
-		err = fmt.Errorf("%w: %s", fsm.ErrNoProjection, out.Reason)
+	_, err = p.propose(ctx, c)
+	var refused *refusedError
+	if !errors.As(err, &refused) || refused.transient || p.members.ReadIndex(ctx) != nil {
+		return err
+	}
+	if live, next := p.machine.Catalog().Find(name); live == nil && next == nil {
+		err = fsm.ErrNoProjection
 	}
 	return err
 }
 
-func (p projections) Statuses(ctx context.Context) ([]httpapi.ProjectionStatus, error) {
+func (p projections) Statuses(context.Context) ([]httpapi.ProjectionStatus, error) {
+	// One catalog for all: what is deleted meanwhile is told of still.
+	catalog := p.machine.Catalog()
 	var all []httpapi.ProjectionStatus
-	for _, name := range p.machine.Catalog().Names() {
-		s, err := p.Status(ctx, name)
+	for _, name := range catalog.Names() {
+		s, err := p.statusOf(catalog, name, true)
 		if err != nil {
 			return nil, err
 		}
@@ -97,18 +125,22 @@ func (p projections) Statuses(ctx context.Context) ([]httpapi.ProjectionStatus, 
 	return all, nil
 }
 
-func (p projections) Status(_ context.Context, name string) (httpapi.ProjectionStatus, error) {
-	live, next := p.machine.Catalog().Find(name)
+func (p projections) Status(_ context.Context, name string, failures bool) (httpapi.ProjectionStatus, error) {
+	return p.statusOf(p.machine.Catalog(), name, failures)
+}
+
+func (p projections) statusOf(c *projection.Catalog, name string, failures bool) (httpapi.ProjectionStatus, error) {
+	live, next := c.Find(name)
 	if live == nil {
 		live, next = next, nil
 	}
 	if live == nil {
 		return httpapi.ProjectionStatus{}, fsm.ErrNoProjection
 	}
-	s, err := p.status(live)
+	s, err := p.status(live, failures)
 	if err == nil && next != nil {
 		var beside httpapi.ProjectionStatus
-		beside, err = p.status(next)
+		beside, err = p.status(next, failures)
 		s.Next = &beside
 	}
 	return s, err
@@ -117,7 +149,7 @@ func (p projections) Status(_ context.Context, name string) (httpapi.ProjectionS
 // shownFailures is how many failures a status names.
 const shownFailures = 10
 
-func (p projections) status(g *projection.Generation) (httpapi.ProjectionStatus, error) {
+func (p projections) status(g *projection.Generation, failed bool) (httpapi.ProjectionStatus, error) {
 	folded := p.machine.Folded(g.ID)
 	s := httpapi.ProjectionStatus{
 		Name: g.Name, Generation: g.ID, State: httpapi.StateBuilding, Guarding: g.Guarding(), Since: g.Live,
@@ -130,11 +162,14 @@ func (p projections) status(g *projection.Generation) (httpapi.ProjectionStatus,
 	if g.Live > 0 && g.Guarding() { // Apply folds it
 		s.Position, s.Progress = s.Head, 1
 	}
+	if !failed {
+		return s, nil
+	}
 	failures, total, err := p.machine.Failures(g, shownFailures)
 	if err != nil {
 		return s, err
 	}
-	s.Rows.Failed = uint64(total)
+	s.Rows = &httpapi.RowCounts{Failed: uint64(total)}
 	for _, f := range failures {
 		s.Failures = append(s.Failures, httpapi.RowFailure{Key: f.Key, Position: f.Position, Reason: f.Reason})
 	}
@@ -185,8 +220,8 @@ func (p projections) StreamState(ctx context.Context, stream string, at httpapi.
 type types struct{ projections }
 
 // enforceWait is how long a registration waits for its schema to be in force,
-// and for one before it.
-const enforceWait = 5 * time.Second
+// and for one before it. Clients give an answer three seconds.
+const enforceWait = time.Second
 
 func (t types) Register(ctx context.Context, typ string, number uint32, body []byte) (httpapi.Registered, error) {
 	r, err := schema.Parse(typ, number, body)
@@ -209,17 +244,14 @@ func (t types) Register(ctx context.Context, typ string, number uint32, body []b
 	}
 	t.settled(waited) // if it is not, the state machine says so
 	c, err := event.SystemCommand(event.StreamTypes, event.TypeSchemaRegistered, event.SchemaRegistered{
-		Type: typ, Number: number, Body: json.RawMessage(r.Canonical()),
+		Type: typ, Number: number, Engine: projection.Engine, Body: json.RawMessage(r.Canonical()),
 	})
 	if err != nil {
 		return httpapi.Registered{}, err
 	}
 	out, err := t.propose(ctx, c)
-	switch {
-	case err != nil:
+	if err != nil {
 		return httpapi.Registered{}, err
-	case !out.OK():
-		return httpapi.Registered{}, &refusedError{out.Reason}
 	}
 	return httpapi.Registered{Created: out.Code == event.Accepted, Pending: !t.settled(waited)}, nil
 }
@@ -246,13 +278,14 @@ func (t types) Schema(typ string, number uint32) ([]byte, error) {
 	return nil, fsm.ErrNoSchema
 }
 
-func (t types) List() []httpapi.TypeSchemas {
-	catalog := t.machine.Catalog()
+func (t types) List() []httpapi.TypeSchemas { return typesOf(t.machine.Catalog()) }
+
+func typesOf(catalog *projection.Catalog) []httpapi.TypeSchemas {
 	registry := catalog.Types()
 	pending, _, _ := catalog.Pending()
 	var all []httpapi.TypeSchemas
-	for _, typ := range registry.Types() {
-		s := httpapi.TypeSchemas{Type: typ, Newest: registry.Newest(typ)}
+	for _, typ := range catalog.Coming().Types() { // one may have nothing but a pending schema
+		s := httpapi.TypeSchemas{Type: typ, Newest: registry.Newest(typ), Schemas: []uint32{}}
 		for n := uint32(1); n <= s.Newest; n++ {
 			s.Schemas = append(s.Schemas, n)
 		}

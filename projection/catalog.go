@@ -12,8 +12,13 @@ import (
 	"cairn/projection/schema"
 )
 
-// maxProjections is how many projections a log may have at a time.
-const maxProjections = 128
+const (
+	// maxProjections is how many projections a log may have at a time.
+	maxProjections = 128
+	// maxSchemas is how many schemas all types together may have: each is kept,
+	// ready to be used, for ever.
+	maxSchemas = 4096
+)
 
 // Catalog is what the '$projections' and '$types' streams say: which projections
 // there are, which of their generations are in force, and the schemas of types.
@@ -25,6 +30,7 @@ type Catalog struct {
 	types    *schema.Registry
 	coming   *schema.Registry // types, and the pending schema
 	pending  *Pending         // nil = none
+	schemas  int              // registered, of all types
 }
 
 // Pending is a schema that is registered but not in force: it waits until each
@@ -66,6 +72,11 @@ func (u *Unchanged) Error() string { return fmt.Sprintf("position %d says the sa
 
 func refuse(format string, args ...any) error { return &Refusal{fmt.Sprintf(format, args...)} }
 
+// postpone is a refusal that does not last.
+func postpone(format string, args ...any) error {
+	return &Refusal{event.TryAgain + fmt.Sprintf(format, args...)}
+}
+
 // With returns the catalog after an event of '$projections' or '$types', whose
 // position must be set. The error is a *Refusal or *Unchanged, the same wherever
 // it is asked; any other means that this program can't read the event.
@@ -94,8 +105,8 @@ func withBody[B any](c *Catalog, e *event.Event, take func(*Catalog, *B, uint64)
 }
 
 func (c *Catalog) define(body *event.ProjectionDefined, position uint64) (*Catalog, error) {
-	if body.Engine != Engine {
-		return nil, fmt.Errorf("projection %s is for expression engine %d, this program has %d: start a newer cairn-node", body.Name, body.Engine, Engine)
+	if err := checkEngine(body.Engine); err != nil {
+		return nil, fmt.Errorf("projection %s: %w", body.Name, err)
 	}
 	g, err := NewGeneration(body)
 	if err != nil {
@@ -107,14 +118,14 @@ func (c *Catalog) define(body *event.ProjectionDefined, position uint64) (*Catal
 	if n.next != nil {
 		newest = n.next
 	}
-	if newest != nil && string(newest.Definition().Canonical()) == string(g.Definition().Canonical()) && maps.Equal(newest.Schemas, g.Schemas) {
+	if newest != nil && string(newest.Definition().Canonical()) == string(g.Definition().Canonical()) && !c.outdated(newest) {
 		return nil, &Unchanged{newest.ID}
 	}
 	if !known && len(c.names) >= maxProjections {
 		return nil, refuse("there are %d projections already, the most there may be: delete one first", maxProjections)
 	}
 	if !maps.Equal(g.Schemas, c.Pins(g.Projection)) {
-		return nil, refuse("a schema was registered meanwhile; try again")
+		return nil, postpone("a schema was registered meanwhile")
 	}
 	return c.with(body.Name, named{live: n.live, next: g}), nil
 }
@@ -155,7 +166,11 @@ func (c *Catalog) Pins(p *Projection) map[string]uint32 {
 // folds reports whether events of a type, or of one that was renamed to it, may
 // be folded into a generation; false of nil.
 func (g *Generation) folds(typ string) bool {
-	return g != nil && (g.MayMatchType(typ) || g.Schemas[typ] > 0)
+	if g == nil {
+		return false
+	}
+	_, renamed := g.Schemas[typ]
+	return renamed || g.MayMatchType(typ)
 }
 
 func (c *Catalog) enforce(body *event.ProjectionLive, position uint64) (*Catalog, error) {
@@ -181,6 +196,9 @@ func (c *Catalog) remove(body *event.ProjectionDeleted, _ uint64) (*Catalog, err
 }
 
 func (c *Catalog) register(body *event.SchemaRegistered, position uint64) (*Catalog, error) {
+	if err := checkEngine(body.Engine); err != nil {
+		return nil, fmt.Errorf("schema %d of type %s: %w", body.Number, body.Type, err)
+	}
 	r, err := schema.Parse(body.Type, body.Number, body.Body)
 	if err != nil {
 		return nil, refuse("schema %d of type %s: %v", body.Number, body.Type, err)
@@ -192,16 +210,73 @@ func (c *Catalog) register(body *event.SchemaRegistered, position uint64) (*Cata
 	case err != nil:
 		return nil, refuse("schema %d of type %s: %v", body.Number, body.Type, err)
 	case c.pending != nil:
-		return nil, refuse("schema %d of type %s is being put in force; try again when it is", c.pending.Number, c.pending.Type)
+		return nil, postpone("schema %d of type %s is being put in force", c.pending.Number, c.pending.Type)
+	case c.schemas >= maxSchemas:
+		return nil, refuse("there are %d schemas already, the most there may be", maxSchemas)
+	}
+	if name := c.losesRules(r); name != "" {
+		return nil, refuse("projection %s has rules for type %s and none for %s, which its events would be folded as: give it rules for %s first",
+			name, r.Type, r.Renamed, r.Renamed)
 	}
 	next := *c
-	next.coming = coming
+	next.coming, next.schemas = coming, c.schemas+1
 	if r.Upcast != "" && len(c.folding(body.Type)) > 0 {
 		next.pending = &Pending{Type: body.Type, Number: body.Number, ID: position}
 	} else {
 		next.types = coming
 	}
 	return &next, nil
+}
+
+// losesRules returns the name of a projection that has rules for a type and none
+// for what a registration renames it to, "" if there is none.
+func (c *Catalog) losesRules(r *schema.Registration) string {
+	if r.Renamed == "" {
+		return ""
+	}
+	for _, g := range c.Generations() {
+		d := g.Definition()
+		if d.Rules(r.Type) && !d.Rules(r.Renamed) {
+			return g.Name
+		}
+	}
+	return ""
+}
+
+// checkEngine reports why this program may not decide what an event says.
+func checkEngine(engine int) error {
+	if engine != Engine {
+		return fmt.Errorf("it is for expression engine %d, this program has %d: start a newer cairn-node", engine, Engine)
+	}
+	return nil
+}
+
+// CheckEvent reports why an event can't be one of '$projections' or '$types',
+// whatever the catalog. It is for who lets events of other nodes in.
+func CheckEvent(e *event.Event) error {
+	var body struct {
+		Engine *int `json:"engine"`
+	}
+	if err := json.Unmarshal(e.Data, &body); err != nil {
+		return fmt.Errorf("%s of %s: %w", e.Type, e.Stream, err)
+	}
+	if body.Engine == nil {
+		return nil
+	}
+	return checkEngine(*body.Engine)
+}
+
+// outdated reports whether a generation that is defined anew would fold events
+// in another form: a schema with an upcast came since.
+func (c *Catalog) outdated(g *Generation) bool {
+	for typ, number := range c.Pins(g.Projection) {
+		for n := g.Schemas[typ] + 1; n <= number; n++ {
+			if r := c.coming.Registration(typ, n); r != nil && r.Upcast != "" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // folding returns the names of the projections of which a generation may match
@@ -262,7 +337,7 @@ func (c *Catalog) enforceSchema(body *event.SchemaLive, position uint64) (*Catal
 
 // with returns a copy in which a projection is as given.
 func (c *Catalog) with(name string, n named) *Catalog {
-	next := &Catalog{names: maps.Clone(c.names), types: c.types, coming: c.coming, pending: c.pending}
+	next := &Catalog{names: maps.Clone(c.names), types: c.types, coming: c.coming, pending: c.pending, schemas: c.schemas}
 	if next.names[name] = n; n == (named{}) {
 		delete(next.names, name)
 	}

@@ -33,6 +33,8 @@ const (
 	maxName       = 64
 	maxMatch      = 256 // of each: streams, types, tags
 	maxGuards     = 64  // of one type
+	maxRules      = 256 // expressions, the key among them
+	maxPatterns   = 4 * expr.MaxPatterns
 	maxMessage    = 512
 )
 
@@ -95,7 +97,13 @@ func ParseDefinition(name string, b []byte) (*Definition, error) {
 	if err := event.DecodeObject(b, d.member); err != nil {
 		return nil, definitionError("", err)
 	}
-	return d, d.settle(name)
+	if err := d.settle(name); err != nil {
+		return nil, err
+	}
+	if size := len(d.Canonical()); size > MaxDefinition { // numbers of init may be longer there, and text
+		return nil, wrong("definition", "%d bytes in canonical form are over the limit of %d", size, MaxDefinition)
+	}
+	return d, nil
 }
 
 // validName keeps a name usable in a path, a file name and a flag.
@@ -228,13 +236,18 @@ func (d *Definition) settle(name string) error {
 			return err
 		}
 	}
+	rules := 1 + len(d.When)
 	for _, typ := range slices.Sorted(maps.Keys(d.Guards)) {
+		rules += len(d.Guards[typ])
 		if err := d.checkType("guards", typ); err != nil {
 			return err
 		}
 		if err := checkGuards("guards."+typ, d.Guards[typ]); err != nil {
 			return err
 		}
+	}
+	if rules > maxRules {
+		return wrong("definition", "%d expressions are over the limit of %d", rules, maxRules)
 	}
 	return nil
 }
@@ -309,6 +322,17 @@ func (m *Match) mayMatchType(typ string) bool {
 
 // Guarding reports whether there are guards.
 func (d *Definition) Guarding() bool { return len(d.Guards) > 0 }
+
+// Rules reports whether there is a "when" or a guard for events of that type
+// itself, not by "*".
+func (d *Definition) Rules(typ string) bool {
+	if typ == "*" {
+		return false
+	}
+	_, folds := d.When[typ]
+	_, guarded := d.Guards[typ]
+	return folds || guarded
+}
 
 // Canonical returns the definition as canonical JSON with all defaults: two
 // that mean the same give the same bytes.

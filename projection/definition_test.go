@@ -2,6 +2,7 @@ package projection
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -125,6 +126,51 @@ func TestFilter_FindsWhatMatches(t *testing.T) {
 			if want && !f.Matches(&e) {
 				t.Errorf("the filter of %+v misses %+v", m, e)
 			}
+		}
+	}
+}
+
+func TestDefinition_Rules(t *testing.T) {
+	d, err := ParseDefinition("p", []byte(`{"when":{"A":"null","*":"null"},"guards":{"B":[{"rule":"true"}],"*":[{"rule":"true"}]}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for typ, want := range map[string]bool{"A": true, "B": true, "C": false, "*": false, "": false} {
+		if got := d.Rules(typ); got != want {
+			t.Errorf("%q: %v, want %v", typ, got, want)
+		}
+	}
+}
+
+func TestDefinition_Bounds(t *testing.T) {
+	many := func(n int, rule func(i int) string) string {
+		rules := make([]string, n)
+		for i := range rules {
+			rules[i] = fmt.Sprintf("%q:%q", fmt.Sprint("T", i), rule(i))
+		}
+		return `{"when":{` + strings.Join(rules, ",") + `}}`
+	}
+	plain := func(int) string { return "null" }
+	pattern := func(int) string { return "'a'.matches('a{999}b{999}') ? null : {}" }
+	for _, c := range []struct{ name, definition, want string }{
+		{"expressions", many(maxRules-1, plain), ""},
+		{"too many expressions", many(maxRules, plain), "definition: 257 expressions are over the limit of 256"},
+		{"patterns", many(4, pattern), ""},
+		{"too many patterns", many(8, pattern), "definition: the patterns of all matches() are too complex together: " +
+			"their bytes times the copies that their repeats make are 95904, the most is 65536"},
+		{"long when canonical", `{"init":{"a":"` + strings.Repeat("<", 32<<10) + `"},"match":{"stream_prefix":"` + strings.Repeat("x", 32<<10-100) + `"}}`,
+			"definition: 65552 bytes in canonical form are over the limit of 65536"},
+	} {
+		d, err := ParseDefinition("p", []byte(c.definition))
+		if err == nil {
+			_, err = Compile(d)
+		}
+		got := ""
+		if err != nil {
+			got = err.Error()
+		}
+		if got != c.want {
+			t.Errorf("%s: got %q, want %q", c.name, got, c.want)
 		}
 	}
 }

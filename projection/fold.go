@@ -12,6 +12,7 @@ import (
 // for all projections, and what none looks at is not read at all.
 type Input struct {
 	event      *event.Event
+	budget     *Budget // nil = only the limit of each evaluation
 	value      expr.Value
 	members    [12]expr.Value // of value, by eventNames
 	data, meta bool           // whether they are among members
@@ -33,7 +34,12 @@ const (
 
 // NewInput prepares an event for Key and Step. The event must not change
 // meanwhile; one goroutine may use the Input.
-func NewInput(e *event.Event) *Input {
+func NewInput(e *event.Event) *Input { return NewInputWithin(e, nil) }
+
+// NewInputWithin is NewInput for one event of an append: what Key and Step do
+// with it is taken off b. When that is used up they fail with ErrBudget. nil
+// leaves the limit of each evaluation.
+func NewInputWithin(e *event.Event, b *Budget) *Input {
 	tags := noTags
 	if len(e.Tags) > 0 {
 		list := make([]expr.Value, len(e.Tags))
@@ -42,7 +48,7 @@ func NewInput(e *event.Event) *Input {
 		}
 		tags = expr.ListOf(list...)
 	}
-	in := &Input{event: e, members: [12]expr.Value{
+	in := &Input{event: e, budget: b, members: [12]expr.Value{
 		expr.TextOf(e.CausationID), expr.TextOf(e.Compensates), expr.TextOf(e.CorrelationID), {}, expr.TextOf(e.ID), {},
 		expr.NumberOf(float64(e.Position)), expr.TextOf(e.Stream), tags, expr.TimeOf(e.Time),
 		expr.TextOf(e.Type), expr.NumberOf(float64(e.Version)),
@@ -56,12 +62,18 @@ var noTags = expr.ListOf()
 // run evaluates a program over the event and, where it is given, a row.
 func (in *Input) run(p *program, state ...expr.Value) (expr.Value, error) {
 	if p.needData && !in.data {
+		if err := in.budget.spend(textSteps(in.event.Data)); err != nil {
+			return expr.Value{}, err
+		}
 		in.data = true
 		if in.event.ContentType == "" {
 			in.members[dataPlace], in.dataErr = expr.Parse(in.event.Data)
 		}
 	}
 	if p.ofMeta && !in.meta {
+		if err := in.budget.spend(textSteps(in.event.Meta)); err != nil {
+			return expr.Value{}, err
+		}
 		in.meta = true
 		meta := in.event.Meta
 		if len(meta) == 0 {
@@ -75,12 +87,17 @@ func (in *Input) run(p *program, state ...expr.Value) (expr.Value, error) {
 	if p.ofMeta && in.metaErr != nil {
 		return expr.Value{}, fmt.Errorf("event.meta: %w", in.metaErr)
 	}
+	steps := in.budget.most()
 	var v expr.Value
+	var took int
 	var err error
 	if len(state) == 0 {
-		v, err = p.Eval(in.value)
+		v, took, err = p.EvalWithin(steps, in.value)
 	} else {
-		v, err = p.Eval(in.value, state[0])
+		v, took, err = p.EvalWithin(steps, in.value, state[0])
+	}
+	if out := in.budget.spend(took); out != nil {
+		return expr.Value{}, out
 	}
 	if err != nil {
 		return expr.Value{}, fmt.Errorf("%s: %w", p.path, err)
@@ -90,7 +107,7 @@ func (in *Input) run(p *program, state ...expr.Value) (expr.Value, error) {
 
 // Key returns the key of the row that an event is for, which Matches must have
 // chosen. ok is false if it is for none. The error is why the key can't be
-// told: a fold failure without a row.
+// told: a fold failure without a row; or ErrBudget.
 func (p *Projection) Key(in *Input) (key string, ok bool, err error) {
 	if p.byStream {
 		return in.event.Stream, true, nil
@@ -120,11 +137,15 @@ type Violation struct {
 // there is none yet; next is what it becomes. changed is false, and next is
 // state, if the definition has no "when" for the event. With guards they are
 // evaluated first; the first that does not hold is v, and nothing is folded.
-// The error is a fold failure: text for people, the same on every node.
+// The error is a fold failure: text for people, the same on every node; or
+// ErrBudget.
 func (p *Projection) Step(state []byte, in *Input, guards bool) (next []byte, changed bool, v *Violation, err error) {
 	r := p.rulesOf(in.event.Type)
 	if r.when == nil && (!guards || len(r.guards) == 0) {
 		return state, false, nil, nil
+	}
+	if err := in.budget.spend(2 * textSteps(state)); err != nil { // to read it and to write what becomes of it
+		return nil, false, nil, err
 	}
 	before := p.init
 	if state != nil {
@@ -144,7 +165,10 @@ func (p *Projection) Step(state []byte, in *Input, guards bool) (next []byte, ch
 	if err != nil {
 		return nil, false, nil, err
 	}
-	next, err = patched(before, patch, MaxState)
+	next, err = patched(before, patch, in.budget)
+	if errors.Is(err, ErrBudget) {
+		return nil, false, nil, err
+	}
 	if err != nil {
 		return nil, false, nil, fmt.Errorf("%s: %w", r.when.path, err)
 	}
@@ -172,50 +196,25 @@ func violated(guards []guard, in *Input, state expr.Value) (*Violation, error) {
 }
 
 // patched merges a patch into a row; null changes nothing.
-func patched(state, patch expr.Value, limit int) ([]byte, error) {
+func patched(state, patch expr.Value, b *Budget) ([]byte, error) {
 	switch patch.Kind() {
 	case expr.Null:
 	case expr.Map:
+		var looked int
 		var err error
-		if state, err = expr.Merge(state, patch); err != nil {
+		state, looked, err = expr.Merge(state, patch)
+		if out := b.spend(looked); out != nil {
+			return nil, out
+		}
+		if err != nil {
 			return nil, err
 		}
 	default:
 		return nil, fmt.Errorf("it is a %s, but must be a map (a merge patch) or null", patch.Kind())
 	}
-	b, err := state.AppendJSON(make([]byte, 0, 256), limit)
+	next, err := state.AppendJSON(make([]byte, 0, 256), MaxState)
 	if err != nil {
 		return nil, fmt.Errorf("the row: %w", err)
 	}
-	return b, nil
-}
-
-// maxMerged is how large the state of a stream without a definition may become.
-const maxMerged = 1 << 20
-
-var errNoObject = errors.New("the state is not a JSON object")
-
-// MergeState merges the data of an event into a state (nil = none yet) by JSON
-// Merge Patch (RFC 7396), as canonical JSON of up to 1 MiB. Data that is not an
-// object leaves the state as it is: an event without data is no reason to
-// forget those before.
-func MergeState(state, data []byte) ([]byte, error) {
-	before := expr.MapOf(nil, nil)
-	if state != nil {
-		var err error
-		if before, err = expr.Parse(state); err != nil {
-			return nil, err
-		}
-		if before.Kind() != expr.Map {
-			return nil, errNoObject
-		}
-	}
-	patch, err := expr.Parse(data)
-	if err != nil {
-		return nil, err
-	}
-	if patch.Kind() != expr.Map {
-		patch = expr.Value{}
-	}
-	return patched(before, patch, maxMerged)
+	return next, b.spend(textSteps(next))
 }

@@ -168,26 +168,6 @@ func TestKey(t *testing.T) {
 	}
 }
 
-func TestMergeState(t *testing.T) {
-	var state []byte
-	for _, c := range []struct{ data, want string }{
-		{`null`, `{}`},
-		{`{"b":1,"a":{"x":1.0}}`, `{"a":{"x":1.0},"b":1}`},
-		{`[1]`, `{"a":{"x":1.0},"b":1}`},
-		{`{"a":{"y":2},"b":null}`, `{"a":{"x":1.0,"y":2}}`},
-	} {
-		var err error
-		if state, err = MergeState(state, []byte(c.data)); err != nil || string(state) != c.want {
-			t.Errorf("%s: %s, %v", c.data, state, err)
-		}
-	}
-	for _, bad := range [][2]string{{`{}`, `{`}, {`{`, `{}`}, {`1`, `{}`}, {`{}`, `{"a":"` + strings.Repeat("x", 1<<20) + `"}`}} {
-		if _, err := MergeState([]byte(bad[0]), []byte(bad[1])); err == nil {
-			t.Errorf("%.20s merged into %s: no error", bad[1], bad[0])
-		}
-	}
-}
-
 // cart is the model of cartDefinition: what a plain program would keep.
 type cart struct {
 	Lines map[string]float64 `json:"lines"`

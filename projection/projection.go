@@ -81,6 +81,18 @@ func Compile(d *Definition) (*Projection, error) {
 		}
 		p.rules[typ] = r
 	}
+	weight := p.key.Patterns()
+	for _, one := range when {
+		weight += one.Patterns()
+	}
+	for _, list := range guards {
+		for _, g := range list {
+			weight += g.holds.Patterns()
+		}
+	}
+	if weight > maxPatterns {
+		return nil, wrong("definition", "the patterns of all matches() are too complex together: their bytes times the copies that their repeats make are %d, the most is %d", weight, maxPatterns)
+	}
 	delete(p.rules, "*") // no type: an event that is called so is one of the others
 	return p, nil
 }

@@ -33,7 +33,8 @@ func (a *app) newCheck() *cobra.Command {
 		Long: `Read all of a stopped node's data and check it: every checksum, every event's
 digest, that nothing is missing up to the last savepoint, that the state is
 exactly what the log gives, and that the newest snapshot and Raft's own log are
-whole. Nothing is changed. Each finding says what to do about it.
+whole. The rows of projections are not looked at: 'cairn rebuild' makes them anew.
+Nothing is changed. Each finding says what to do about it.
 
 It exits with 0 if all is well, 1 if something is damaged, 2 if it could not look.`,
 		Example: `  cairn check

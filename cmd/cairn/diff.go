@@ -99,6 +99,9 @@ func compare(ctx context.Context, c *client.Client, s *subject, from, to client.
 		if d.from, err = s.read(ctx, c, from); err != nil && !client.IsNotFound(err) {
 			return d, err
 		}
+		if before, after := d.from.generation, d.to.generation; err == nil && before != after {
+			return d, fmt.Errorf("projection %s is defined anew since the first of the two states was read: run it again", s.projection)
+		}
 	}
 	d.changes, err = changes(d.from.state, d.to.state)
 	if d.from.state == nil && err == nil {

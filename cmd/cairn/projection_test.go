@@ -242,6 +242,12 @@ func TestDiff(t *testing.T) {
 	if code, _, errs := f.run(t, "", "diff", "none"); code != exitError || errs != "cairn: stream 'none' does not exist\n" {
 		t.Errorf("exit %d, %s", code, errs)
 	}
+	// Two states by two definitions tell nothing of what happened between them.
+	f.projections.restless = true
+	code, out, errs := f.run(t, "", "diff", "account-42", "-p", "account", "--from", "v1")
+	if code != exitError || out != "" || !strings.Contains(errs, "projection account is defined anew") {
+		t.Errorf("exit %d, %s%s", code, out, errs)
+	}
 }
 
 func TestChanges(t *testing.T) {

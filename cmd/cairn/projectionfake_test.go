@@ -20,6 +20,8 @@ type fakeProjections struct {
 	defined map[string]string // by name; its generation is what it is long
 	polls   int               // how often a status says that it is being built
 	reads   []string
+	// restless: each row that is read is of another generation
+	restless bool
 }
 
 func (f *fakeNode) routeProjections(routes *http.ServeMux) {
@@ -160,7 +162,12 @@ func (f *fakeNode) row(w http.ResponseWriter, r *http.Request) {
 		fail(w, 404, "not-found", fmt.Sprintf("there is no row '%s'", key), "")
 		return
 	}
-	fmt.Fprintf(w, `%s,"replayed":2,"final":%v,"as_of":12,"generation":5}`, rowText(key, events, states), !r.URL.Query().Has("at_time"))
+	generation := 5
+	if f.projections.restless {
+		generation += len(f.projections.reads)
+		f.projections.reads = append(f.projections.reads, r.URL.RequestURI())
+	}
+	fmt.Fprintf(w, `%s,"replayed":2,"final":%v,"as_of":12,"generation":%d}`, rowText(key, events, states), !r.URL.Query().Has("at_time"), generation)
 }
 
 func (f *fakeNode) history(w http.ResponseWriter, r *http.Request) {

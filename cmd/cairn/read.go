@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"iter"
 
 	"github.com/spf13/cobra"
@@ -86,7 +87,7 @@ func (f *readFlags) events(ctx context.Context, c *client.Client, stream string,
 	o := client.ReadOptions{Limit: f.limit, Descending: f.desc, Local: f.local, Raw: f.raw}
 	switch {
 	case f.position > 0 && f.raw:
-		return c.AllEvents(ctx, event.Filter{}, client.ReadOptions{After: f.position - 1, Limit: 1, Raw: true})
+		return storedAt(c.AllEvents(ctx, event.Filter{}, client.ReadOptions{After: f.position - 1, Limit: 1, Raw: true}), f.position)
 	case f.position > 0:
 		return func(yield func(event.Event, error) bool) { yield(c.Event(ctx, f.position)) }
 	case stream != "":
@@ -97,6 +98,19 @@ func (f *readFlags) events(ctx context.Context, c *client.Client, stream string,
 		o.After = f.from - 1
 	}
 	return c.AllEvents(ctx, filter, o)
+}
+
+// storedAt gives the first of events, which must stand at a position.
+func storedAt(events iter.Seq2[event.Event, error], position uint64) iter.Seq2[event.Event, error] {
+	return func(yield func(event.Event, error) bool) {
+		for e, err := range events {
+			if err != nil || e.Position == position {
+				yield(e, err)
+				return
+			}
+		}
+		yield(event.Event{}, fmt.Errorf("there is no event at position %d", position))
+	}
 }
 
 // printEvents writes events until they end. What came before an error is

@@ -210,6 +210,11 @@ func TestRead(t *testing.T) {
 	if got := f.query.Encode(); got != "category=c&consistency=local&from_time=2026-01-01T23%3A00%3A00.000000000Z&limit=1000&tag=a%3A1%2C2&timeout=4s" {
 		t.Errorf("got %s", got)
 	}
+	for _, position := range []string{"99", "5"} { // 4 is the last one
+		if code, out, errs := f.run(t, "", "read", "--position", position, "--raw"); code != 1 || out != "" || errs != "cairn: there is no event at position "+position+"\n" {
+			t.Errorf("position %s: exit %d, %s%s", position, code, out, errs)
+		}
+	}
 	if code, out, errs := f.run(t, "", "read", "account-1"); code != 1 || out != "" || errs != `cairn: stream "account-1" does not exist`+"\n" {
 		t.Errorf("exit %d, %s%s", code, out, errs)
 	}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -41,6 +43,7 @@ func (f *fakeNode) routeTypes(routes *http.ServeMux) {
 			data, _ := json.Marshal(event.SchemaRegistered{Type: parsed.Type, Number: parsed.Number, Body: parsed.Canonical()})
 			f.addLocked(event.Event{Stream: event.StreamTypes, Type: event.TypeSchemaRegistered, ID: string(data), Data: data})
 			w.WriteHeader(201)
+			fmt.Fprintf(w, `{"type":%q,"number":%d,"created":true}`, parsed.Type, parsed.Number)
 		case *schema.NumberError:
 			fail(w, 409, "schema-conflict", err.Error(), `,"newest":`+strconv.Itoa(int(err.Newest)))
 		case *schema.Error:
@@ -221,5 +224,33 @@ func TestRaw(t *testing.T) {
 	f.ok(t, "", "read", "a")
 	if f.query.Has("raw") {
 		t.Error("read asks for events as they are stored")
+	}
+}
+
+// The registrations of the documentation can be registered, one after the other.
+func TestSchema_Docs(t *testing.T) {
+	rest, err := os.ReadFile("../../docs/schemas.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	types := schema.Empty()
+	for i, fence := range []string{"```json\n", "```yaml\n"} {
+		_, after, begun := bytes.Cut(rest, []byte(fence))
+		document, after, ended := bytes.Cut(after, []byte("```"))
+		rest = after
+		documents, err := splitDocuments(document)
+		if !begun || !ended || err != nil || len(documents) != 1 {
+			t.Fatalf("document %d: got %d, %v", i+1, len(documents), err)
+		}
+		r, err := schema.Parse("ItemAdded", uint32(i+1), documents[0])
+		if err == nil {
+			types, err = types.With(r)
+		}
+		if err != nil {
+			t.Fatalf("document %d: %v", i+1, err)
+		}
+	}
+	if bytes.Contains(rest, []byte("```yaml")) || bytes.Contains(rest, []byte("```json")) {
+		t.Error("there are documents that nobody tried")
 	}
 }

@@ -103,6 +103,8 @@ type stateAt struct {
 	failed   *client.RowFailure
 	answer   []byte // as JSON
 	final    bool
+	// generation of the projection that tells it; 0 = there is no projection
+	generation uint64
 }
 
 // read reads the state of s.
@@ -126,7 +128,7 @@ func (s *subject) read(ctx context.Context, c *client.Client, o client.StateOpti
 	answer := rowJSON(&row)
 	answer = strconv.AppendUint(append(answer[:len(answer)-1], `,"replayed":`...), row.Replayed, 10)
 	answer = append(strconv.AppendBool(append(answer, `,"final":`...), row.Final), '}')
-	return stateAt{state: row.State, events: row.Events, position: row.Position, failed: row.Failed, answer: answer, final: row.Final}, nil
+	return stateAt{state: row.State, events: row.Events, position: row.Position, failed: row.Failed, answer: answer, final: row.Final, generation: row.Generation}, nil
 }
 
 func appendRead(dst []byte, events, position, replayed uint64, final bool) []byte {

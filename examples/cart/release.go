@@ -5,7 +5,6 @@ import (
 	_ "embed"
 	"encoding/json"
 	"fmt"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -54,33 +53,9 @@ func (r *release) deploy(ctx context.Context, c *client.Client) error {
 		if _, err := c.RegisterSchema(ctx, "ItemAdded", uint32(i+1), b); err != nil {
 			return fmt.Errorf("schema %d of ItemAdded: %w", i+1, err)
 		}
-		if err := inForce(ctx, c, uint32(i+1)); err != nil {
-			return err
-		}
 	}
 	if r.projection == nil {
 		return nil
 	}
 	return define.Apply(ctx, c, r.projection)
-}
-
-// inForce waits until a schema of ItemAdded is in force. One that is registered
-// is at once, unless there are guards that have to be made ready for it.
-func inForce(ctx context.Context, c *client.Client, number uint32) error {
-	for {
-		types, err := c.Types(ctx)
-		if err != nil {
-			return err
-		}
-		for _, t := range types {
-			if t.Type == "ItemAdded" && t.Newest >= number {
-				return nil
-			}
-		}
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
 }

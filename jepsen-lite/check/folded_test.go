@@ -109,9 +109,9 @@ func folded() *history.History {
 	s.refuse(codeGuardFailed, history.Refusal{Event: 1, Projection: "bank", Key: "bank-a", Guard: bankRule, State: 6},
 		sentEvent("bank-a", "Deposited", "d3", 0, `{"amount":10}`), sentEvent("bank-a", "Withdrawn", "w3", 0, `{"amount":-31}`))
 	s.refuse(codeFoldFailed, history.Refusal{Projection: "bank", Key: "bank-a"}, sentEvent("bank-a", "Deposited", "d4", 0, `{"amount":"x"}`))
-	s.system(event.StreamTypes, event.TypeSchemaRegistered, event.SchemaRegistered{Type: "M", Number: 1, Body: json.RawMessage(firstForm)})
+	s.system(event.StreamTypes, event.TypeSchemaRegistered, event.SchemaRegistered{Type: "M", Number: 1, Engine: projection.Engine, Body: json.RawMessage(firstForm)})
 	s.append(1, sentEvent("m", "M", "m1", 0, `{"c":1}`))
-	s.system(event.StreamTypes, event.TypeSchemaRegistered, event.SchemaRegistered{Type: "M", Number: 2, Body: json.RawMessage(secondForm)})
+	s.system(event.StreamTypes, event.TypeSchemaRegistered, event.SchemaRegistered{Type: "M", Number: 2, Engine: projection.Engine, Body: json.RawMessage(secondForm)})
 	s.system(event.StreamProjections, event.TypeProjectionDefined,
 		event.ProjectionDefined{Name: "bank", Definition: canonical(bankText), Engine: projection.Engine, Schemas: map[string]uint32{"M": 2}})
 	s.system(event.StreamTypes, event.TypeSchemaLive, event.SchemaLive{Type: "M", Number: 2, Built: 9})

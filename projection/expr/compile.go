@@ -77,11 +77,13 @@ type variable struct {
 // compiler turns a tree into functions. It never sees a value that depends on
 // an event.
 type compiler struct {
-	info  *ast.SourceInfo
-	scope []variable // innermost last
-	slots int
-	loops int // comprehensions around the part that is being compiled
-	reads map[string]*reads
+	info     *ast.SourceInfo
+	scope    []variable // innermost last
+	slots    int
+	loops    int // comprehensions around the part that is being compiled
+	reads    map[string]*reads
+	patterns int // what those of matches() weigh
+	nodes    int // parts compiled so far, and what finding members by long names costs
 }
 
 func (c *compiler) place(id int64) place {
@@ -91,6 +93,7 @@ func (c *compiler) place(id int64) place {
 
 func (c *compiler) expr(e ast.Expr) (compiled, error) {
 	at := c.place(e.ID())
+	c.nodes++
 	switch e.Kind() {
 	case ast.LiteralKind:
 		v, err := literal(e)
@@ -222,6 +225,7 @@ func (c *compiler) member(operand ast.Expr, name string, at place, optional bool
 	if of.kinds&setOf(Map, Optional) == nothing {
 		return compiled{}, at.fail("a %s has no members", of.kinds)
 	}
+	c.nodes += len(name) >> 4
 	out := compiled{kinds: anything}
 	if of.path != "" {
 		out.path = of.path + "." + name

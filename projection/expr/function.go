@@ -3,9 +3,6 @@ package expr
 import (
 	"fmt"
 	"math"
-	"regexp"
-	"regexp/syntax"
-	"strings"
 
 	"cel.dev/cel-go/common/ast"
 )
@@ -29,12 +26,12 @@ func functions() (free, methods map[string]*function) {
 	free["size"], methods["size"] = size, size
 	free["type"] = &function{in: []kinds{anything}, out: setOf(Type), run: func(_ *frame, a []Value) (Value, error) { return typeOf(a[0].kind), nil }}
 	free["dyn"] = &function{in: []kinds{anything}, out: anything, run: func(_ *frame, a []Value) (Value, error) { return a[0], nil }}
-	free["bool"] = &function{in: []kinds{setOf(Bool, String)}, out: setOf(Bool), run: toBool}
-	free["double"] = &function{in: []kinds{setOf(Number, String)}, out: number, run: toDouble}
-	free["int"] = &function{in: []kinds{setOf(Number, String, Timestamp)}, out: number, run: toInt}
-	free["string"] = &function{in: []kinds{setOf(Bool, Number, String, Timestamp, Duration)}, out: text, run: toText}
-	free["timestamp"] = &function{in: []kinds{setOf(String, Number, Timestamp)}, out: setOf(Timestamp), run: toTimestamp}
-	free["duration"] = &function{in: []kinds{setOf(String, Duration)}, out: setOf(Duration), run: toDuration}
+	free["bool"] = &function{in: []kinds{setOf(Bool, String)}, out: setOf(Bool), run: reading(toBool)}
+	free["double"] = &function{in: []kinds{setOf(Number, String)}, out: number, run: reading(toDouble)}
+	free["int"] = &function{in: []kinds{setOf(Number, String, Timestamp)}, out: number, run: reading(toInt)}
+	free["string"] = &function{in: []kinds{setOf(Bool, Number, String, Timestamp, Duration)}, out: text, run: reading(toText)}
+	free["timestamp"] = &function{in: []kinds{setOf(String, Number, Timestamp)}, out: setOf(Timestamp), run: reading(toTimestamp)}
+	free["duration"] = &function{in: []kinds{setOf(String, Duration)}, out: setOf(Duration), run: reading(toDuration)}
 	for name, op := range map[string]func(float64) float64{
 		"abs": math.Abs, "round": math.Round, "floor": math.Floor, "ceil": math.Ceil, "trunc": math.Trunc, "sign": sign,
 	} {
@@ -176,8 +173,8 @@ func hint(name string) string {
 	return ""
 }
 
-// maxPattern is how many instructions a compiled regular expression may have.
-const maxPattern = 1000
+// maxPattern is how many bytes a regular expression may have.
+const maxPattern = 256
 
 // matches compiles text.matches('pattern') (RE2). The pattern must be a
 // literal, so that it is checked and compiled once.
@@ -189,23 +186,12 @@ func (c *compiler) matches(target ast.Expr, args []ast.Expr, at place) (compiled
 	if err != nil || pattern.kind != String {
 		return compiled{}, at.fail("matches() takes one pattern, which must be a literal string")
 	}
-	if strings.Contains(pattern.text, `\p`) || strings.Contains(pattern.text, `\P`) {
-		return compiled{}, at.fail(`matches() takes no \p classes: what they hold depends on the version of Unicode`)
-	}
-	tree, err := syntax.Parse(pattern.text, syntax.Perl)
+	re, err := CompilePattern(pattern.text, maxPattern)
 	if err != nil {
 		return compiled{}, at.fail("matches(): %v", err)
 	}
-	program, err := syntax.Compile(tree.Simplify())
-	if err != nil {
-		return compiled{}, at.fail("matches(): %v", err)
-	}
-	if len(program.Inst) > maxPattern {
-		return compiled{}, at.fail("matches(): the pattern is too complex: %d instructions, the most is %d", len(program.Inst), maxPattern)
-	}
-	re, err := regexp.Compile(pattern.text)
-	if err != nil {
-		return compiled{}, at.fail("matches(): %v", err)
+	if c.patterns += re.Weight(); c.patterns > MaxPatterns {
+		return compiled{}, at.fail("matches(): the patterns of the expression are too complex together: their bytes times the copies that their repeats make are over %d", MaxPatterns)
 	}
 	of, err := c.expr(target)
 	if err != nil {
@@ -222,11 +208,26 @@ func (c *compiler) matches(target ast.Expr, args []ast.Expr, at place) (compiled
 		if v.kind != String {
 			return Value{}, at.fail("matches() does not take a %s, but string%s", v.kind, blame(of, v, compiled{}, v))
 		}
-		if err := f.spend(1 + len(v.text)*len(program.Inst)>>6); err != nil {
+		if err := f.spend(re.Steps(len(v.text))); err != nil {
 			return Value{}, at.wrap(err)
 		}
 		return BoolOf(re.MatchString(v.text)), nil
 	}}, nil
+}
+
+// reading makes a function pay for the text that it reads, and for what reading
+// and writing of times and numbers takes besides.
+func reading(run func(*frame, []Value) (Value, error)) func(*frame, []Value) (Value, error) {
+	return func(f *frame, a []Value) (Value, error) {
+		steps := 4
+		for _, v := range a {
+			steps += textSteps(len(v.text))
+		}
+		if err := f.spend(steps); err != nil {
+			return Value{}, err
+		}
+		return run(f, a)
+	}
 }
 
 func sizeOf(f *frame, a []Value) (Value, error) {
@@ -248,15 +249,15 @@ func toBool(_ *frame, a []Value) (Value, error) {
 	return Value{}, fmt.Errorf("%s is neither true nor false", quoted(a[0].text))
 }
 
-func toDouble(_ *frame, a []Value) (Value, error) {
+func toDouble(f *frame, a []Value) (Value, error) {
 	if a[0].kind == String {
-		return toNumber(a[0].text)
+		return toNumber(f, a[0].text)
 	}
-	f, err := a[0].number()
+	n, err := f.number(a[0])
 	if err != nil {
 		return Value{}, err
 	}
-	return finite(f)
+	return finite(n)
 }
 
 func toInt(f *frame, a []Value) (Value, error) {
@@ -271,21 +272,21 @@ func toInt(f *frame, a []Value) (Value, error) {
 	if err != nil {
 		return Value{}, err
 	}
-	n, err := v.number()
+	n, err := f.number(v)
 	if err != nil {
 		return Value{}, err
 	}
 	return truncated(n)
 }
 
-func toText(_ *frame, a []Value) (Value, error) {
+func toText(f *frame, a []Value) (Value, error) {
 	switch v := a[0]; v.kind {
 	case String:
 		return v, nil
 	case Bool:
 		return TextOf(fmt.Sprint(v.Truth())), nil
 	case Number:
-		s, err := v.numberText()
+		s, err := f.numberText(v)
 		return TextOf(s), err
 	}
 	return TextOf(a[0].plainText()), nil

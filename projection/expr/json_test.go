@@ -99,7 +99,7 @@ func TestMerge_IsRFC7396(t *testing.T) {
 		if err != nil {
 			rt.Fatal(err)
 		}
-		merged, err := Merge(a, b)
+		merged, _, err := Merge(a, b)
 		if err != nil {
 			rt.Fatal(err)
 		}
@@ -138,7 +138,7 @@ func TestMerge_TooLarge(t *testing.T) {
 	for range 30 { // two to the thirtieth members in a few nodes
 		inner = MapOf([]string{"a", "b"}, []Value{inner, inner})
 	}
-	if _, err := Merge(MapOf(nil, nil), inner); err == nil {
+	if _, _, err := Merge(MapOf(nil, nil), inner); err == nil {
 		t.Fatal("no error")
 	}
 	if _, err := inner.AppendJSON(nil, 1000); err == nil || !strings.Contains(err.Error(), "larger than 1000 bytes") {

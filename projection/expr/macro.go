@@ -17,6 +17,7 @@ func (c *compiler) has(args []ast.Expr, at place) (compiled, error) {
 		return compiled{}, err
 	}
 	name := sel.FieldName()
+	c.nodes += len(name) >> 4
 	return compiled{kinds: setOf(Bool), run: func(f *frame) (Value, error) {
 		v, err := of.run(f)
 		if err != nil {
@@ -126,6 +127,7 @@ type loop struct {
 	slots  []int // of its variables: element or name; or index or name, and value
 	filter *compiled
 	body   compiled
+	nodes  int // of filter and body
 }
 
 // comprehension compiles target.name(variables…, [filter,] body).
@@ -150,7 +152,7 @@ func (c *compiler) comprehension(name string, target ast.Expr, args []ast.Expr, 
 	if c.loops++; c.loops > MaxNesting {
 		return compiled{}, at.fail("comprehensions may nest %d deep", MaxNesting)
 	}
-	l := &loop{name: name, at: at, over: over}
+	l := &loop{name: name, at: at, over: over, nodes: -c.nodes}
 	for _, arg := range args[:variables] {
 		if arg.Kind() != ast.IdentKind {
 			return compiled{}, c.place(arg.ID()).fail("this must be the name of a variable")
@@ -166,6 +168,7 @@ func (c *compiler) comprehension(name string, target ast.Expr, args []ast.Expr, 
 	if err != nil {
 		return compiled{}, err
 	}
+	l.nodes += c.nodes
 	l.body = parts[len(parts)-1]
 	if len(parts) == 2 {
 		l.filter = &parts[0]
@@ -204,7 +207,7 @@ func (l *loop) each(f *frame, do func(i int, n *node) (stop bool, err error)) er
 		return l.at.fail("%s() goes over a list or map, not a %s", l.name, v.kind)
 	}
 	for i, value := range v.node.values {
-		if err := f.spend(1); err != nil {
+		if err := f.spend(1 + l.nodes); err != nil {
 			return l.at.wrap(err)
 		}
 		key := NumberOf(float64(i))
@@ -245,10 +248,12 @@ func (l *loop) settle(settles bool) eval {
 			truth, err := l.holds(f, &l.body)
 			if err == nil {
 				settled = truth == settles
-			} else if first == nil {
+				return settled, nil
+			}
+			if first == nil {
 				first = err
 			}
-			return settled, nil
+			return false, f.outlive(err)
 		})
 		if err == nil && !settled {
 			err = first

@@ -1,6 +1,7 @@
 package expr
 
 import (
+	"math/bits"
 	"slices"
 	"strings"
 
@@ -91,6 +92,9 @@ func computedMap(keys, values []compiled, maybe []bool, at place) eval {
 				}
 				v = v.node.values[0]
 			}
+			if err := f.spend(textSteps(len(key.text)) * bits.Len(uint(len(keys)))); err != nil { // of ordering the names
+				return Value{}, at.wrap(err)
+			}
 			out.add(key.text, v)
 		}
 		return out.asMap(at)
@@ -146,7 +150,7 @@ func (c *compiler) index(operand, key ast.Expr, at place, optional bool) (compil
 			}
 			v = v.node.values[0]
 		}
-		found, missing, err := element(v, k, of.path)
+		found, missing, err := f.element(v, k, of.path)
 		switch {
 		case err != nil:
 			return Value{}, at.wrap(err)
@@ -163,15 +167,18 @@ func (c *compiler) index(operand, key ast.Expr, at place, optional bool) (compil
 }
 
 // element returns v[key]; missing says, where there is none, that there is none.
-func element(v, key Value, path string) (found Value, missing string, err error) {
+func (f *frame) element(v, key Value, path string) (found Value, missing string, err error) {
 	switch {
 	case v.kind == Map && key.kind == String:
+		if err := f.spend(textSteps(len(key.text))); err != nil {
+			return Value{}, "", err
+		}
 		if i := v.node.find(key.text); i >= 0 {
 			return v.node.values[i], "", nil
 		}
 		return Value{}, orPart(path) + " has no member " + quoted(key.text), nil
 	case v.kind == List && key.kind == Number:
-		i, err := key.whole()
+		i, err := f.whole(key)
 		if err != nil {
 			return Value{}, "", err
 		}

@@ -4,18 +4,19 @@ import "errors"
 
 // maxMerged bounds how many members of a patch one merge looks at: a computed
 // patch may hold the same part many times over.
-const maxMerged = 1 << 20
+const maxMerged = 1 << 17
 
 // Merge applies a JSON Merge Patch (RFC 7396) to a map: members of the patch
 // that are null are taken out, maps are merged, everything else is replaced.
 // Both must be maps. What the patch does not name is carried over as it is.
-func Merge(state, patch Value) (Value, error) {
+// looked is how many members of the patch were looked at.
+func Merge(state, patch Value) (merged Value, looked int, err error) {
 	m := merger{left: maxMerged}
 	out := m.maps(state, patch)
 	if m.left < 0 {
-		return Value{}, errors.New("the patch is too large")
+		return Value{}, maxMerged, errors.New("the patch is too large")
 	}
-	return out, nil
+	return out, maxMerged - m.left, nil
 }
 
 type merger struct{ left int }

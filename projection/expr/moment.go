@@ -23,12 +23,12 @@ func timestampOf(ns int64) (Value, error) {
 }
 
 // toTimestamp reads RFC 3339, or seconds since 1970.
-func toTimestamp(_ *frame, a []Value) (Value, error) {
+func toTimestamp(f *frame, a []Value) (Value, error) {
 	switch a[0].kind {
 	case Timestamp:
 		return a[0], nil
 	case Number:
-		s, err := a[0].whole()
+		s, err := f.whole(a[0])
 		if err != nil {
 			return Value{}, err
 		}
@@ -85,7 +85,7 @@ func addTimeFunctions(methods map[string]*function, text, number kinds) {
 		if ofDuration {
 			in |= setOf(Duration)
 		}
-		methods[name] = &function{in: []kinds{in, text}, optional: 1, out: number, run: func(_ *frame, a []Value) (Value, error) {
+		methods[name] = &function{in: []kinds{in, text}, optional: 1, out: number, run: reading(func(_ *frame, a []Value) (Value, error) {
 			if a[0].kind == Duration {
 				if len(a) == 2 {
 					return Value{}, errors.New("a duration has no time zone")
@@ -101,7 +101,7 @@ func addTimeFunctions(methods map[string]*function, text, number kinds) {
 				t = t.In(zone)
 			}
 			return NumberOf(float64(part(t))), nil
-		}}
+		})}
 	}
 }
 

@@ -4,17 +4,22 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 )
 
+// whole reports whether a double is an integer.
+func whole(f float64) bool { return f == math.Trunc(f) }
+
 // small reports whether a double is an integer of those that doubles tell apart.
-func small(f float64) bool { return math.Abs(f) <= maxInteger && f == math.Trunc(f) }
+func small(f float64) bool { return math.Abs(f) <= maxInteger && whole(f) }
 
 var errInteger = fmt.Errorf("the result is an integer beyond 2^53, where numbers are no longer exact")
 
-// exact refuses a result that would be a wrong integer: right tells whether r
-// is the true result, and is asked only near the limit.
+// exact refuses what two integers gave and what may be a wrong one: right tells
+// whether r is the true result, and is asked only at the limit itself. What is
+// out of range is for finite to refuse.
 func exact(x, y, r float64, right func() bool) (float64, error) {
-	if math.Abs(r) < maxInteger || !small(x) || !small(y) {
+	if math.Abs(r) < maxInteger || !whole(x) || !whole(y) || math.IsInf(r, 0) {
 		return r, nil
 	}
 	if math.Abs(r) > maxInteger || !right() {
@@ -25,13 +30,13 @@ func exact(x, y, r float64, right func() bool) (float64, error) {
 
 func plus(x, y float64) (float64, error) {
 	r := x + y
-	return exact(x, y, r, func() bool { return int64(x)+int64(y) == int64(r) })
+	return exact(x, y, r, func() bool {
+		part := r - x // what of r is y's; the rest is what rounding lost (Knuth's two-sum)
+		return (x-(r-part))+(y-part) == 0
+	})
 }
 
-func minus(x, y float64) (float64, error) {
-	r := x - y
-	return exact(x, y, r, func() bool { return int64(x)-int64(y) == int64(r) })
-}
+func minus(x, y float64) (float64, error) { return plus(x, -y) }
 
 func multiply(x, y float64) (float64, error) {
 	r := x * y
@@ -42,7 +47,8 @@ func divide(x, y float64) (float64, error) {
 	if y == 0 {
 		return 0, fmt.Errorf("division by zero")
 	}
-	return x / y, nil
+	r := x / y
+	return exact(x, y, r, func() bool { return math.FMA(r, y, -x) == 0 })
 }
 
 func modulo(x, y float64) (float64, error) {
@@ -55,41 +61,64 @@ func modulo(x, y float64) (float64, error) {
 	return float64(int64(x) % int64(y)), nil
 }
 
+// number returns the double that a Number is, and pays for reading its text.
+func (f *frame) number(v Value) (float64, error) {
+	if v.text != "" {
+		if err := f.spend(numberSteps(v.text)); err != nil {
+			return 0, err
+		}
+	}
+	return v.number()
+}
+
+// numberSteps is what reading the text of a number may cost. Where there are
+// more digits than an uint64 holds, strconv may have to compute with all of
+// them; with a large exponent that takes microseconds.
+func numberSteps(text string) int {
+	switch {
+	case len(text) <= 19 || len(text) > maxDigits:
+		return 1
+	case strings.ContainsAny(text, "eE"):
+		return 512
+	}
+	return 12
+}
+
 // whole returns the integer that a Number is.
-func (v Value) whole() (int64, error) {
-	f, err := v.number()
+func (f *frame) whole(v Value) (int64, error) {
+	n, err := f.number(v)
 	if err != nil {
 		return 0, err
 	}
-	if !small(f) {
-		return 0, fmt.Errorf("%s is not an integer up to 2^53", appendNumber(nil, f))
+	if !small(n) {
+		return 0, fmt.Errorf("%s is not an integer up to 2^53", appendNumber(nil, n))
 	}
-	return int64(f), nil
+	return int64(n), nil
 }
 
 // numberText is what string() makes of a Number: an integer that was read
 // keeps its digits, however many there are, so that it can be a key.
-func (v Value) numberText() (string, error) {
+func (f *frame) numberText(v Value) (string, error) {
 	if v.text != "" && isInteger(v.text) && v.text != "-0" {
 		return v.text, nil
 	}
-	f, err := v.number()
+	n, err := f.number(v)
 	if err != nil {
 		return "", err
 	}
-	return string(appendNumber(nil, f+0)), nil
+	return string(appendNumber(nil, n+0)), nil
 }
 
 // toNumber is double() of text: what JSON takes for a number.
-func toNumber(text string) (Value, error) {
+func toNumber(f *frame, text string) (Value, error) {
 	r := reader{text: text}
 	if text != "" && (text[0] == '-' || '0' <= text[0] && text[0] <= '9') {
 		if v, err := r.number(); err == nil && r.at == len(text) {
-			f, err := v.number()
+			n, err := f.number(v)
 			if err != nil {
 				return Value{}, err
 			}
-			return finite(f)
+			return finite(n)
 		}
 	}
 	return Value{}, fmt.Errorf("%s is not a number", strconv.Quote(clip(text)))
@@ -106,12 +135,12 @@ func truncated(f float64) (Value, error) {
 
 // mathOf makes a function of one number.
 func mathOf(op func(float64) float64) func(*frame, []Value) (Value, error) {
-	return func(_ *frame, args []Value) (Value, error) {
-		f, err := args[0].number()
+	return func(f *frame, args []Value) (Value, error) {
+		n, err := f.number(args[0])
 		if err != nil {
 			return Value{}, err
 		}
-		return finite(op(f))
+		return finite(op(n))
 	}
 }
 
@@ -144,7 +173,7 @@ func extreme(direction int) func(*frame, []Value) (Value, error) {
 			if v.kind != Number {
 				return Value{}, kindError("it", v)
 			}
-			n, err := v.number()
+			n, err := f.number(v)
 			if err != nil {
 				return Value{}, err
 			}

@@ -95,8 +95,13 @@ func (c *compiler) logical(args []ast.Expr, at place, settles bool) (compiled, e
 			if err == nil && (v.bits == 1) == settles {
 				return v, nil
 			}
-			if first == nil {
-				first = err
+			if err != nil {
+				if err := f.outlive(err); err != nil {
+					return Value{}, err
+				}
+				if first == nil {
+					first = err
+				}
 			}
 		}
 		return BoolOf(!settles), first
@@ -123,7 +128,7 @@ func (c *compiler) unary(arg ast.Expr, negate bool, at place) (compiled, error) 
 		case v.kind == Bool && !negate:
 			return BoolOf(v.bits == 0), nil
 		case v.kind == Number && negate:
-			n, err := v.number()
+			n, err := f.number(v)
 			if err != nil {
 				return Value{}, at.wrap(err)
 			}
@@ -176,7 +181,10 @@ func (c *compiler) membership(args []ast.Expr, at place) (compiled, error) {
 		}
 		switch b.kind {
 		case Map:
-			return BoolOf(a.kind == String && b.node.find(a.text) >= 0), at.wrap(f.spend(1))
+			if err := f.spend(textSteps(len(a.text))); err != nil {
+				return Value{}, at.wrap(err)
+			}
+			return BoolOf(a.kind == String && b.node.find(a.text) >= 0), nil
 		case List:
 			for _, element := range b.node.values {
 				if same, err := f.equal(a, element); err != nil || same {
@@ -289,8 +297,8 @@ func subtractKinds(a, b Kind) (Kind, bool) {
 }
 
 func arithmetic(op func(x, y float64) (float64, error)) func(*frame, Value, Value) (Value, error) {
-	return func(_ *frame, a, b Value) (Value, error) {
-		x, y, err := numbers(a, b)
+	return func(f *frame, a, b Value) (Value, error) {
+		x, y, err := f.numbers(a, b)
 		if err != nil {
 			return Value{}, err
 		}
@@ -359,11 +367,11 @@ func ordering(holds func(int) bool) func(*frame, Value, Value) (Value, error) {
 	}
 }
 
-func numbers(a, b Value) (x, y float64, err error) {
-	if x, err = a.number(); err != nil {
+func (f *frame) numbers(a, b Value) (x, y float64, err error) {
+	if x, err = f.number(a); err != nil {
 		return 0, 0, err
 	}
-	y, err = b.number()
+	y, err = f.number(b)
 	return x, y, err
 }
 

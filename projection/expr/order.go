@@ -16,13 +16,16 @@ func (f *frame) equal(a, b Value) (bool, error) {
 	case String:
 		return a.text == b.text, nil
 	case Number:
-		x, y, err := numbers(a, b)
+		x, y, err := f.numbers(a, b)
 		return err == nil && x == y, err
 	case List, Map, Optional:
 		if len(a.node.values) != len(b.node.values) {
 			return false, nil
 		}
 		for i, name := range a.node.names {
+			if err := f.spend(len(name) >> 4); err != nil {
+				return false, err
+			}
 			if name != b.node.names[i] {
 				return false, nil
 			}
@@ -41,7 +44,7 @@ func (f *frame) equal(a, b Value) (bool, error) {
 func (f *frame) compare(a, b Value) (int, error) {
 	switch a.kind {
 	case Number:
-		x, y, err := numbers(a, b)
+		x, y, err := f.numbers(a, b)
 		if err != nil {
 			return 0, err
 		}

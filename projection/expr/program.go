@@ -18,7 +18,11 @@ const (
 	MaxSource  = 4 << 10   // bytes of an expression
 	MaxNesting = 2         // comprehensions inside each other
 	maxText    = 256 << 10 // bytes of a string that is computed
-	maxWork    = 1 << 20   // steps: calls, elements looked at, each 16 bytes of text read or made
+	// maxWork is how many steps one evaluation may take, at most 0.1 µs each:
+	// parts of the expression, again for each element of a loop around them;
+	// calls; elements looked at; each 16 bytes of text read or made; failures
+	// that it goes on after.
+	maxWork = 1 << 19
 )
 
 // Error is why an expression does not compile, or what went wrong when it was
@@ -42,6 +46,8 @@ type Program struct {
 	slots     int
 	root      compiled
 	reads     map[string]*reads
+	nodes     int
+	patterns  int
 	frames    sync.Pool
 }
 
@@ -91,7 +97,7 @@ func Compile(source string, variables ...string) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Program{source: source, variables: len(variables), slots: c.slots, root: root, reads: c.reads}
+	p := &Program{source: source, variables: len(variables), slots: c.slots, root: root, reads: c.reads, nodes: c.nodes, patterns: c.patterns}
 	p.frames.New = func() any { return &frame{program: p, slots: make([]Value, p.slots), args: make([]Value, 0, 8)} }
 	return p, nil
 }
@@ -120,16 +126,30 @@ func parse(source string) (*ast.AST, error) {
 // Eval computes the expression with the values of the variables, in the order
 // in which Compile was given their names. The error is an *Error.
 func (p *Program) Eval(values ...Value) (Value, error) {
+	v, _, err := p.EvalWithin(maxWork, values...)
+	return v, err
+}
+
+// EvalWithin is Eval within so many steps, if they are fewer than those that
+// any evaluation has. It returns how many it took: more than it had if it failed
+// for the lack of them.
+func (p *Program) EvalWithin(steps int, values ...Value) (v Value, took int, err error) {
 	if len(values) != p.variables {
 		panic(fmt.Sprintf("expr: %d values for %d variables", len(values), p.variables))
 	}
 	f := p.frames.Get().(*frame)
 	copy(f.slots, values)
-	f.work = maxWork
-	v, err := p.root.run(f)
+	steps = min(steps, maxWork)
+	f.work = steps
+	if err = f.spend(p.nodes); err != nil {
+		err = place{1, 1}.wrap(err)
+	} else {
+		v, err = p.root.run(f)
+	}
+	took = steps - f.work
 	clear(f.slots) // a pooled frame must not keep an event's memory
 	p.frames.Put(f)
-	return v, err
+	return v, took, err
 }
 
 // Reads reports whether the expression may look at a member of a variable.
@@ -174,6 +194,9 @@ func (p *Program) Yields(kinds ...Kind) bool {
 	return false
 }
 
+// Patterns returns what the patterns of all matches() weigh together.
+func (p *Program) Patterns() int { return p.patterns }
+
 // Source returns the text of the expression.
 func (p *Program) Source() string { return p.source }
 
@@ -181,6 +204,19 @@ func (p *Program) Source() string { return p.source }
 func (f *frame) spend(steps int) error {
 	if f.work -= steps; f.work < 0 {
 		return errSteps
+	}
+	return nil
+}
+
+// outlive pays for a failure after which the evaluation goes on. It returns an
+// error if there is nothing left to go on with.
+func (f *frame) outlive(failure error) error {
+	e, ok := failure.(*Error)
+	if f.work < 0 || !ok {
+		return failure
+	}
+	if err := f.spend(8 + len(e.Message)>>3); err != nil {
+		return place{e.Line, e.Column}.wrap(err)
 	}
 	return nil
 }

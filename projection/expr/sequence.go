@@ -36,27 +36,41 @@ func sum(f *frame, a []Value) (Value, error) {
 // how it fails is settled before the first comparison: neither may depend on how
 // sorting is done.
 func sorted(f *frame, a []Value) (Value, error) {
-	out := slices.Clone(a[0].node.values)
-	steps := 0
-	for _, v := range out {
-		if _, ok := orderedKinds(out[0].kind, v.kind); !ok {
-			return Value{}, kindError("it", out[0], v)
+	type element struct {
+		Value
+		number float64
+	}
+	all := make([]element, 0, len(a[0].node.values))
+	for _, v := range a[0].node.values {
+		if _, ok := orderedKinds(a[0].node.values[0].kind, v.kind); !ok {
+			return Value{}, kindError("it", a[0].node.values[0], v)
 		}
+		steps := textSteps(len(v.text)) * bits.Len(uint(cap(all)))
+		e := element{Value: v}
 		if v.kind == Number {
-			if _, err := v.number(); err != nil {
+			var err error
+			if e.number, err = f.number(v); err != nil {
 				return Value{}, err
 			}
+			steps = bits.Len(uint(cap(all)))
 		}
-		steps += textSteps(len(v.text)) * bits.Len(uint(len(out)))
-	}
-	if err := f.spend(steps); err != nil {
-		return Value{}, err
+		if err := f.spend(steps); err != nil {
+			return Value{}, err
+		}
+		all = append(all, e)
 	}
 	unmetered := &frame{work: math.MaxInt}
-	slices.SortStableFunc(out, func(x, y Value) int {
-		n, _ := unmetered.compare(x, y) // fails for no kinds and numbers but those refused above
+	slices.SortStableFunc(all, func(x, y element) int {
+		if x.kind == Number {
+			return order(x.number, y.number)
+		}
+		n, _ := unmetered.compare(x.Value, y.Value) // fails for numbers only
 		return n
 	})
+	out := make([]Value, len(all))
+	for i, e := range all {
+		out[i] = e.Value
+	}
 	return ListOf(out...), nil
 }
 
@@ -81,11 +95,11 @@ func distinct(f *frame, a []Value) (Value, error) {
 }
 
 func slice(f *frame, a []Value) (Value, error) {
-	from, err := a[1].whole()
+	from, err := f.whole(a[1])
 	if err != nil {
 		return Value{}, err
 	}
-	to, err := a[2].whole()
+	to, err := f.whole(a[2])
 	if err != nil {
 		return Value{}, err
 	}

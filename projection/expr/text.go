@@ -63,8 +63,11 @@ func isSpace(r rune) bool {
 	return 0x2000 <= r && r <= 0x200a
 }
 
-func reverseText(_ *frame, a []Value) (Value, error) {
+func reverseText(f *frame, a []Value) (Value, error) {
 	s := a[0].text
+	if err := f.spend(textSteps(len(s))); err != nil {
+		return Value{}, err
+	}
 	out := make([]byte, 0, len(s))
 	for len(s) > 0 {
 		_, n := utf8.DecodeLastRuneInString(s)
@@ -76,8 +79,8 @@ func reverseText(_ *frame, a []Value) (Value, error) {
 
 // offset returns the byte at which the n-th code point of s begins, len(s) for
 // the one behind the last.
-func offset(s string, v Value) (int, error) {
-	n, err := v.whole()
+func (f *frame) offset(s string, v Value) (int, error) {
+	n, err := f.whole(v)
 	if err != nil {
 		return 0, err
 	}
@@ -96,8 +99,8 @@ func offset(s string, v Value) (int, error) {
 	return 0, fmt.Errorf("the index %d is out of range", n)
 }
 
-func charAt(_ *frame, a []Value) (Value, error) {
-	at, err := offset(a[0].text, a[1])
+func charAt(f *frame, a []Value) (Value, error) {
+	at, err := f.offset(a[0].text, a[1])
 	if err != nil {
 		return Value{}, err
 	}
@@ -105,15 +108,15 @@ func charAt(_ *frame, a []Value) (Value, error) {
 	return TextOf(a[0].text[at : at+n]), nil
 }
 
-func substring(_ *frame, a []Value) (Value, error) {
+func substring(f *frame, a []Value) (Value, error) {
 	s := a[0].text
-	from, err := offset(s, a[1])
+	from, err := f.offset(s, a[1])
 	if err != nil {
 		return Value{}, err
 	}
 	to := len(s)
 	if len(a) == 3 {
-		if to, err = offset(s, a[2]); err != nil {
+		if to, err = f.offset(s, a[2]); err != nil {
 			return Value{}, err
 		}
 	}
@@ -131,11 +134,11 @@ func codePoints(s string, at int) Value {
 	return NumberOf(float64(stringSize(s[:at])))
 }
 
-func indexOf(_ *frame, a []Value) (Value, error) {
+func indexOf(f *frame, a []Value) (Value, error) {
 	s, from := a[0].text, 0
 	if len(a) == 3 {
 		var err error
-		if from, err = offset(s, a[2]); err != nil {
+		if from, err = f.offset(s, a[2]); err != nil {
 			return Value{}, err
 		}
 	}
@@ -148,10 +151,10 @@ func indexOf(_ *frame, a []Value) (Value, error) {
 
 // lastIndexOf finds the last place at which the part begins, at the given one
 // or before.
-func lastIndexOf(_ *frame, a []Value) (Value, error) {
+func lastIndexOf(f *frame, a []Value) (Value, error) {
 	s, to := a[0].text, len(a[0].text)
 	if len(a) == 3 {
-		last, err := offset(s, a[2])
+		last, err := f.offset(s, a[2])
 		if err != nil {
 			return Value{}, err
 		}
@@ -164,13 +167,16 @@ func replace(f *frame, a []Value) (Value, error) {
 	s, old, with := a[0].text, a[1].text, a[2].text
 	count := strings.Count(s, old)
 	if len(a) == 4 {
-		most, err := a[3].whole()
+		most, err := f.whole(a[3])
 		if err != nil {
 			return Value{}, err
 		}
 		if most >= 0 {
 			count = int(min(int64(count), most))
 		}
+	}
+	if err := f.spend(count); err != nil {
+		return Value{}, err
 	}
 	return f.madeText(len(s)+count*(len(with)-len(old)), func() string { return strings.Replace(s, old, with, count) })
 }
@@ -179,11 +185,11 @@ func split(f *frame, a []Value) (Value, error) {
 	most := int64(-1)
 	if len(a) == 3 {
 		var err error
-		if most, err = a[2].whole(); err != nil {
+		if most, err = f.whole(a[2]); err != nil {
 			return Value{}, err
 		}
 	}
-	if err := f.spend(strings.Count(a[0].text, a[1].text)); err != nil {
+	if err := f.spend(2 * strings.Count(a[0].text, a[1].text)); err != nil {
 		return Value{}, err
 	}
 	parts := strings.SplitN(a[0].text, a[1].text, int(most))

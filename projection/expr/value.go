@@ -184,9 +184,9 @@ func (v Value) number() (float64, error) {
 	return parseNumber(v.text)
 }
 
-// maxDigits bounds the text of a number that is computed with, since reading it
-// again and again is not counted. Doubles need far fewer.
-const maxDigits = 400
+// maxDigits bounds the text of a number that is computed with, in bytes. Doubles
+// need far fewer.
+const maxDigits = 40
 
 func parseNumber(text string) (float64, error) {
 	if len(text) > maxDigits {

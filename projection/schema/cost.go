@@ -26,8 +26,14 @@ func (d *document) weigh() error {
 	return nil
 }
 
-// weigher remembers what was weighed, by depth: 0 = not yet.
-type weigher map[*jsonschema.Schema]*[event.MaxDepth + 1]float32
+// weigher remembers what was weighed.
+type weigher map[*jsonschema.Schema]*weight
+
+type weight struct {
+	inPlace, all, either []*jsonschema.Schema // as inPlace and within say
+	own                  float64
+	byDepth              [event.MaxDepth + 1]float32 // 0 = not yet
+}
 
 // weighing is the cost of a schema that is being weighed.
 const weighing = -1
@@ -40,21 +46,25 @@ func (w weigher) cost(s *jsonschema.Schema, depth int) (float64, error) {
 		if err := allowed(s); err != nil {
 			return 0, err
 		}
-		known = new([event.MaxDepth + 1]float32)
+		known = &weight{inPlace: inPlace(s), own: 1 + float64(len(s.Required))}
+		known.all, known.either = within(s)
+		if s.Enum != nil {
+			known.own += float64(len(s.Enum.Values))
+		}
 		w[s] = known
 	}
-	switch known[depth] {
+	if known.leaf() {
+		return known.own, nil
+	}
+	switch known.byDepth[depth] {
 	case 0:
 	case weighing:
 		return 0, refusef("schema", "applies itself to the same value without end")
 	default:
-		return float64(known[depth]), nil
+		return float64(known.byDepth[depth]), nil
 	}
-	known[depth] = weighing
-	sum := 1 + float64(len(s.Required))
-	if s.Enum != nil {
-		sum += float64(len(s.Enum.Values))
-	}
+	known.byDepth[depth] = weighing
+	sum := known.own
 	add := func(list []*jsonschema.Schema, depth int, to func(cost float64)) (err error) {
 		for i := 0; i < len(list) && err == nil; i++ {
 			var cost float64
@@ -63,18 +73,21 @@ func (w weigher) cost(s *jsonschema.Schema, depth int) (float64, error) {
 		}
 		return err
 	}
-	err := add(inPlace(s), depth, func(cost float64) { sum += cost })
+	err := add(known.inPlace, depth, func(cost float64) { sum += cost })
 	if err == nil && depth > 0 {
-		all, either := within(s)
 		most := 0.0
-		if err = add(all, depth-1, func(cost float64) { sum += cost }); err == nil {
-			err = add(either, depth-1, func(cost float64) { most = max(most, cost) })
+		if err = add(known.all, depth-1, func(cost float64) { sum += cost }); err == nil {
+			err = add(known.either, depth-1, func(cost float64) { most = max(most, cost) })
 		}
 		sum += most
 	}
-	known[depth] = float32(min(sum, math.MaxFloat32)) // so that no sum is infinite
-	return float64(known[depth]), err
+	known.byDepth[depth] = float32(min(sum, math.MaxFloat32)) // so that no sum is infinite
+	return float64(known.byDepth[depth]), err
 }
+
+// leaf reports whether a schema applies no other, so that it costs the same at
+// any depth.
+func (w *weight) leaf() bool { return len(w.inPlace) == 0 && len(w.all) == 0 && len(w.either) == 0 }
 
 // inPlace are the schemas that s applies to the same value.
 func inPlace(s *jsonschema.Schema) []*jsonschema.Schema {

@@ -11,6 +11,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"cairn/event"
+	"cairn/projection/expr"
 )
 
 // document is a compiled JSON Schema.
@@ -18,7 +19,8 @@ type document struct {
 	schema *jsonschema.Schema
 	// cost is how often schemas are applied, at most, on the way from the whole
 	// of some data to one place in it, by the depth of that place.
-	cost [event.MaxDepth + 1]float64
+	cost    [event.MaxDepth + 1]float64
+	matches bool // there are patterns
 }
 
 // baseURL is what a document without an "$id" is called.
@@ -53,14 +55,19 @@ func compile(source json.RawMessage) (*document, error) {
 	c := jsonschema.NewCompiler()
 	c.DefaultDraft(jsonschema.Draft2020)
 	c.UseLoader(closed{})
+	p := &patterns{known: map[string]*expr.Pattern{}}
+	c.UseRegexpEngine(p.compile)
 	if err := c.AddResource(baseURL, doc); err != nil {
 		return nil, refusef(at, "%v", err)
 	}
 	s, err := c.Compile(baseURL)
+	if p.fault != nil {
+		return nil, p.fault
+	}
 	if err != nil {
 		return nil, compileError(err)
 	}
-	d := &document{schema: s}
+	d := &document{schema: s, matches: len(p.known) > 0}
 	if err := d.weigh(); err != nil {
 		return nil, err
 	}
@@ -158,6 +165,9 @@ func (d *document) validate(data []byte) []ViolationError {
 	case float64(m.values)*d.cost[min(m.depth, event.MaxDepth)] > maxCost:
 		return []ViolationError{{Message: fmt.Sprintf("has %d values, nested up to %d deep: too much for this schema, which applies itself more than once to the same value",
 			m.values, m.depth)}}
+	}
+	if work := (matching{maxMatching}); d.matches && !work.affords(d.schema, v) {
+		return []ViolationError{{Message: "has too much text for the patterns of this schema"}}
 	}
 	var invalid *jsonschema.ValidationError
 	if errors.As(d.schema.Validate(v), &invalid) {

@@ -29,6 +29,13 @@ func compileUpcast(source string, to *document) (*upcast, error) {
 	if kinds := kindsOf(to.schema); kinds != nil && !p.Yields(kinds...) {
 		return nil, refusef("upcast", "its result is never one of the types that the schema allows: %v", to.schema.Types)
 	}
+	names := make([]string, len(eventMembers))
+	for i, m := range eventMembers {
+		names[i] = m.name
+	}
+	if err := p.CheckMembers("event", names); errors.As(err, &fault) {
+		return nil, &Error{Path: "upcast", Line: fault.Line, Column: fault.Column, Message: fault.Message}
+	}
 	u := &upcast{program: p}
 	for _, m := range eventMembers {
 		if p.Reads("event", m.name) {

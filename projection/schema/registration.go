@@ -12,7 +12,7 @@ import (
 
 // The limits of a registration, in bytes.
 const (
-	MaxSchema   = 64 << 10  // the JSON Schema, in canonical form
+	MaxSchema   = 32 << 10  // the JSON Schema, in canonical form
 	MaxUpcast   = 4 << 10   // the expression
 	MaxBody     = 512 << 10 // all of it, as it is sent
 	maxExamples = 64
