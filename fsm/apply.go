@@ -118,7 +118,7 @@ func (m *Machine) decide(c *event.Command, now int64) (event.Outcome, error) {
 		return m.decideSystem(c, now)
 	}
 	if m.state.logID == "" {
-		return refused("the log is not born yet; try again"), nil
+		return refused(event.TryAgain + "the log is not born yet"), nil
 	}
 	a := &c.Append
 	if reason := broken(a); reason != "" {

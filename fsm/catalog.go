@@ -59,7 +59,7 @@ func (m *Machine) Catalog() *projection.Catalog { return m.published.projections
 func (m *Machine) decideCatalog(c *event.Command, now int64) (event.Outcome, error) {
 	e := &c.Append.Events[0]
 	if m.state.version < event.ClusterVersionProjections {
-		return refused(fmt.Sprintf("projections and schemas need cluster version %d, this cluster is at %d: it gets there when every node runs a newer cairn-node",
+		return refused(event.TryAgain + fmt.Sprintf("projections and schemas need cluster version %d, this cluster is at %d: it gets there when every node runs a newer cairn-node",
 			event.ClusterVersionProjections, m.state.version)), nil
 	}
 	e.Position = m.next()

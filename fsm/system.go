@@ -19,7 +19,7 @@ func (m *Machine) decideSystem(c *event.Command, now int64) (event.Outcome, erro
 		return m.decideBirth(c, now)
 	}
 	if m.state.logID == "" {
-		return refused("the log is not born yet; try again"), nil
+		return refused(event.TryAgain + "the log is not born yet"), nil
 	}
 	switch {
 	case e.Stream == event.StreamLog && e.Type == event.TypeClusterVersion:

@@ -45,6 +45,9 @@ func CreateGenerations(fs vfs.FS, dir string) error {
 	if err := makeGeneration(fs, fs.PathJoin(dir, generationName(1))); err != nil {
 		return fmt.Errorf("create generations: %w", err)
 	}
+	if err := SyncDir(fs, dir); err != nil { // or a crash may keep the file that names it alone
+		return fmt.Errorf("create generations: %w", err)
+	}
 	if err := ReplaceFile(fs, fs.PathJoin(dir, currentName), encodeCurrent(generationName(1))); err != nil {
 		return fmt.Errorf("create generations: %w", err)
 	}
