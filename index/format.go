@@ -124,8 +124,11 @@ func rowKey(dst, key []byte) []byte {
 
 // rowsEnd returns the least key after all rows whose keys have the prefix.
 func rowsEnd(prefix []byte) []byte {
-	end := bytes.TrimRight(rowKey(nil, prefix), "\xff")
-	end[len(end)-1]++ // prefixRow at the least
+	end := rowKey(nil, prefix)
+	for end[len(end)-1] == 0xff { // ends at prefixRow at the latest
+		end = end[:len(end)-1]
+	}
+	end[len(end)-1]++
 	return end
 }
 
