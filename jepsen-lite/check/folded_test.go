@@ -106,7 +106,7 @@ func folded() *history.History {
 	s.append(0, sentEvent("bank-a", "Deposited", "d1", 0, `{"amount":50}`))
 	s.append(0, sentEvent("bank-a", "Withdrawn", "w1", 0, `{"amount":-30}`))
 	s.refuse(codeGuardFailed, history.Refusal{Projection: "bank", Key: "bank-a", Guard: bankRule, State: 5}, sentEvent("bank-a", "Withdrawn", "w2", 0, `{"amount":-21}`))
-	s.refuse(codeGuardFailed, history.Refusal{Event: 1, Projection: "bank", Key: "bank-a", Guard: bankRule, State: 6},
+	s.refuse(codeGuardFailed, history.Refusal{Event: 1, Projection: "bank", Key: "bank-a", Guard: bankRule, State: 5},
 		sentEvent("bank-a", "Deposited", "d3", 0, `{"amount":10}`), sentEvent("bank-a", "Withdrawn", "w3", 0, `{"amount":-31}`))
 	s.refuse(codeFoldFailed, history.Refusal{Projection: "bank", Key: "bank-a"}, sentEvent("bank-a", "Deposited", "d4", 0, `{"amount":"x"}`))
 	s.system(event.StreamTypes, event.TypeSchemaRegistered, event.SchemaRegistered{Type: "M", Number: 1, Engine: projection.Engine, Body: json.RawMessage(firstForm)})

@@ -123,7 +123,7 @@ func (t *trial) explains() bool {
 			continue
 		}
 		for _, number := range t.numbers() {
-			if t.explainedBy(s, begin, end, number) {
+			if t.explainedBy(s, begin, number) {
 				return true
 			}
 		}
@@ -146,10 +146,9 @@ func (t *trial) numbers() []uint32 {
 }
 
 // explainedBy reports whether the refusal is right from a state that the row had
-// while the log's end was at any of the positions from begin to end.
-func (t *trial) explainedBy(s rowState, begin, end uint64, number uint32) bool {
+// when the log's end was at position begin.
+func (t *trial) explainedBy(s rowState, begin uint64, number uint32) bool {
 	r := t.op.Refusal
-	own := -1 // place of the last event of this append that changed the row
 	for place := range r.Event + 1 {
 		e := stored(&t.op.Append.Events[place])
 		e.Position = begin + uint64(place) + 1
@@ -161,7 +160,7 @@ func (t *trial) explainedBy(s rowState, begin, end uint64, number uint32) bool {
 		}
 		next, changed, refused, ours := t.step(s, &e)
 		if place == r.Event {
-			return refused != nil && t.fits(*refused, s, own, begin, end)
+			return refused != nil && t.fits(*refused, s)
 		}
 		if !ours {
 			continue
@@ -170,7 +169,7 @@ func (t *trial) explainedBy(s rowState, begin, end uint64, number uint32) bool {
 			return false // it would have been for this event
 		}
 		if changed {
-			s.state, own = next, place
+			s.state = next
 		}
 	}
 	return false
@@ -208,7 +207,7 @@ func (t *trial) step(s rowState, e *event.Event) (next []byte, changed bool, ref
 }
 
 // fits reports whether the answer is about that refusal, in that state.
-func (t *trial) fits(found refusedFor, s rowState, own int, begin, end uint64) bool {
+func (t *trial) fits(found refusedFor, s rowState) bool {
 	r := t.op.Refusal
 	if t.op.Code == codeFoldFailed {
 		return found.rule == ""
@@ -216,11 +215,5 @@ func (t *trial) fits(found refusedFor, s rowState, own int, begin, end uint64) b
 	if found.rule == "" || found.rule != r.Guard {
 		return false
 	}
-	if own < 0 {
-		return r.State == s.last
-	}
-	// The last event in the state is the append's own, at the position that it
-	// would have had.
-	before := r.State - uint64(own) - 1
-	return r.State > uint64(own) && begin <= before && before <= end
+	return r.State == s.last // that before the append, whose own events have no positions
 }
